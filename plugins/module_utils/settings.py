@@ -1,0 +1,173 @@
+# Copyright (c) 2026 The baremetal.llm authors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The variables a user sets (``llm_*``): their types, their scope, and the errors for wrong ones.
+
+Surveys and ``-e`` deliver every value as text, so each is converted here, once, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shlex
+from typing import Any, Callable
+
+from .errors import LlmError
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("text on one line, not empty")
+    return str(value)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not _NAME.match(value):
+        raise ValueError("lower-case letters, digits, '.', '_' and '-', at most 63, the first a letter or digit")
+    return str(value)
+
+
+def _path(value: Any) -> str:
+    text = _text(value)
+    if not text.startswith("/") or "/../" in text + "/":
+        raise ValueError("an absolute path without '..'")
+    return text.rstrip("/") or "/"
+
+
+def _whole(low: int, high: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        if isinstance(value, bool) or not re.fullmatch(r"\d{1,12}", str(value)) or not low <= int(value) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(value)
+
+    return convert
+
+
+def _sha256(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise ValueError("64 hexadecimal digits")
+    return value.lower()
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if value not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return str(value)
+
+    return convert
+
+
+def _yes_no(value: Any) -> bool:
+    if str(value).lower() not in ("true", "false", "yes", "no"):
+        raise ValueError("true or false")
+    return str(value).lower() in ("true", "yes")
+
+
+def _flags(value: Any) -> list[str]:
+    if isinstance(value, str):
+        value = shlex.split(value)
+    if not isinstance(value, list) or not all(isinstance(item, (str, int, float)) for item in value):
+        raise ValueError("a list with one command-line argument an entry, such as ['--max-num-seqs', '4']")
+    return [_text(str(item)) for item in value]
+
+
+def _sizes(value: Any) -> dict[str, int]:
+    known = ("tensor_parallel", "pipeline_parallel", "data_parallel")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, dict) or not set(value) <= set(known):
+        raise ValueError("a mapping with some of " + ", ".join(known))
+    return {key: _whole(1, 1024)(size) for key, size in value.items()}
+
+
+# name: (conversion, "deployment" when all hosts must agree or "host", description)
+SETTINGS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "llm_deployment": (_name, "deployment", "name of the deployment"),
+    "llm_model": (_name, "deployment", "model of the catalog"),
+    "llm_engine": (_name, "deployment", "engine id"),
+    "llm_engine_version": (_text, "deployment", "version of the engine"),
+    "llm_runtime": (_choice("docker", "venv"), "deployment", "how the engine runs"),
+    "llm_image": (_text, "deployment", "container image by digest"),
+    "llm_weights_source": (_path, "host", "folder with the weights, on the host itself"),
+    "llm_weights_lock": (_path, "deployment", "lock file of the weights, on the control node"),
+    "llm_weights_path": (_path, "host", "where the engine reads the weights"),
+    "llm_interface": (_text, "host", "network interface that serves"),
+    "llm_api_port": (_whole(1, 65535), "deployment", "port of the API"),
+    "llm_api_keys": (
+        _whole(0, 1000),
+        "deployment",
+        "how many API keys there are; the keys themselves never reach the plan",
+    ),
+    "llm_max_model_len": (_whole(1, 10_000_000), "deployment", "tokens of prompt and answer together"),
+    "llm_max_num_seqs": (_whole(1, 4096), "deployment", "requests that are served at once"),
+    "llm_parallel": (_sizes, "deployment", "override of the parallel sizes"),
+    "llm_engine_args": (_flags, "deployment", "further flags of the engine"),
+    "llm_report_dir": (_path, "deployment", "folder for the reports, on the control node"),
+    "llm_state_dir": (_path, "host", "folder for everything that is installed"),
+    "llm_start_timeout": (_whole(10, 86400), "deployment", "seconds the engine may take to become ready"),
+    "llm_engine_python": (_path, "host", "Python that the engine's environment is made from"),
+    "llm_engine_index": (_text, "deployment", "further package index for the engine's environment"),
+    "llm_engine_wheelhouse": (_path, "host", "folder with all files of the engine's environment, for offline sites"),
+    "llm_engine_wheel": (_text, "deployment", "wheel of the engine (path or URL) in place of the catalog's"),
+    "llm_engine_wheel_sha256": (_sha256, "deployment", "SHA-256 of llm_engine_wheel"),
+    "llm_remove": (_yes_no, "deployment", "whether stop.yml also removes what was installed"),
+}
+
+
+def convert(host: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``llm_*`` values of one host in their own types.
+
+    :raises LlmError: for unknown names (with the nearest known one) and values of the wrong form
+    """
+    return {name: _one(host, name, value) for name, value in sorted(values.items()) if value is not None}
+
+
+def _one(host: str, name: str, value: Any) -> Any:
+    if name not in SETTINGS:
+        near = difflib.get_close_matches(name, SETTINGS, n=1)
+        raise LlmError(
+            f"{host}: {name} is no variable of this collection",
+            wanted=near[0] if near else "one of " + ", ".join(SETTINGS),
+            found=name,
+            remedy=f"rename it to {near[0]}" if near else "remove it from the inventory or the extra variables",
+        )
+    try:
+        return SETTINGS[name][0](value)
+    except ValueError as error:
+        raise LlmError(
+            f"{host}: {name} has the wrong form",
+            wanted=str(error),
+            found="a value that is not shown" if name == "llm_api_keys" else repr(value)[:120],
+            remedy=f"correct {name} in the inventory or the extra variables",
+        ) from error
+
+
+def of_deployment(by_host: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the values that hold for the whole deployment, which every host must agree on."""
+    merged: dict[str, Any] = {}
+    for name, (_convert, scope, _description) in SETTINGS.items():
+        if scope != "deployment":
+            continue
+        first: tuple[str, Any] | None = None
+        for host, values in by_host.items():
+            found = values.get(name)
+            if first is not None and found != first[1]:
+                raise LlmError(
+                    f"{name} differs between {first[0]} and {host}",
+                    wanted="one value for the whole deployment",
+                    found=f"{first[1]!r} and {found!r}",
+                    remedy=f"set {name} for the group 'serving', not for single hosts",
+                )
+            first = (host, found)
+        if first is not None and first[1] is not None:
+            merged[name] = first[1]
+    return merged
