@@ -26,11 +26,12 @@ from .conftest import MODEL, ROOT, Site
 
 GOLDEN = json.loads((ROOT / "models" / "deepseek-v3-tiny.golden.json").read_text(encoding="utf-8"))["prompts"]
 LOCK = json.loads((ROOT / "models" / "deepseek-v3-tiny.lock.json").read_text(encoding="utf-8"))
+SECRET = "sk-e2e-only-for-this-test"
 SHARDS = sorted(entry["path"] for entry in LOCK["files"] if entry["path"].endswith(".safetensors"))
 
 
-def ask(site: Site, prompt: dict) -> str:
-    """Ask the endpoint with nothing of the project in between."""
+def request(site: Site, prompt: dict, key: str) -> tuple[int, dict]:
+    """Ask the endpoint with nothing of the project in between; return status and answer."""
     parts = urllib.parse.urlsplit(site.report("accept")["endpoint"])
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     body = {
@@ -39,8 +40,16 @@ def ask(site: Site, prompt: dict) -> str:
         "temperature": 0,
         "max_tokens": prompt["max_tokens"],
     }
-    connection.request("POST", f"{parts.path}/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-    return json.loads(connection.getresponse().read())["choices"][0]["message"]["content"]
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    connection.request("POST", f"{parts.path}/chat/completions", json.dumps(body), headers)
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
+def ask(site: Site, prompt: dict) -> str:
+    status, answer = request(site, prompt, (site.settings.get("llm_api_keys") or [""])[0])
+    assert status == 200, answer
+    return answer["choices"][0]["message"]["content"]
 
 
 def flip_bit(path: Path) -> None:
@@ -109,6 +118,7 @@ def test_a_survey_with_text_values_restarts_the_engine_once(deployed):
     """AWX runs playbooks through ansible-runner and hands every survey answer over as text."""
     site, _run = deployed
     site.settings["llm_max_model_len"] = "256"
+    site.settings["llm_api_keys"] = [SECRET]
     before = site.engine_pid()
     job = ansible_runner.run(
         private_data_dir=str(site.folder / "runner"),
@@ -124,6 +134,19 @@ def test_a_survey_with_text_values_restarts_the_engine_once(deployed):
     assert site.report("plan")["plan"]["serving"]["max_model_len"] == 256
     again = site.play("deploy_local.yml")
     assert (again.code, again.changed) == (0, 0), again.output[-4000:]
+
+
+def test_the_api_key_is_asked_for_and_told_to_nobody(deployed):
+    site, _run = deployed
+    assert [request(site, GOLDEN[0], key)[0] for key in ("", "wrong", SECRET)] == [401, 401, 200]
+    run = site.play("deploy_local.yml", "--check", "--diff", "-vvv", llm_max_num_seqs=4)
+    assert run.code == 0 and run.changed == 1
+    shown = run.output.replace(json.dumps({**site.settings, "llm_max_num_seqs": 4}), "")
+    assert SECRET not in shown
+    assert not [path for path in site.reports.iterdir() if SECRET in path.read_text(encoding="utf-8")]
+    assert not [pid for pid, command in site.processes().items() if SECRET in command]
+    holders = {path.name for path in site.run_dir.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()}
+    assert holders == {"launch.json"}
 
 
 def test_a_flipped_bit_is_repaired_alone_and_the_engine_loads_the_repaired_file(deployed):
@@ -147,6 +170,13 @@ def test_a_crashed_engine_comes_back_by_itself(deployed):
     assert (run.code, run.changed) == (0, 0), run.output[-4000:]
     assert site.engine_pid() != crashed
     assert ask(site, GOLDEN[0]) == GOLDEN[0]["answer"]
+
+
+def test_an_inventory_without_hosts_is_told(tmp_path, site):
+    for content in ("", "[serving]\n"):
+        (tmp_path / "hosts").write_text(content, encoding="utf-8")
+        run = site.play("deploy_local.yml", inventory=str(tmp_path / "hosts"))
+        assert run.code != 0 and "there is no host to serve on" in run.output
 
 
 # Bad input: one clear error each, nothing half-done, and the deployment that serves goes on serving. -----------------
