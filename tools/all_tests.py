@@ -10,11 +10,15 @@ import sys
 import docs
 import lint
 import scenarios
+import system_packages
 from common import BIN, run, say
 from steps import Step, failed, run_all, summary
 
 
 def main() -> int:
+    # First, so that a missing package is told at once and not after the linters.
+    for purpose in system_packages.PURPOSES:
+        system_packages.main(purpose)
     results = run_all("test", [Step("lint", lint.main), Step("docs", docs.main), Step("molecule", scenarios.main)])
     say(summary("test, before pytest", results))
     status = run(BIN / "pytest")

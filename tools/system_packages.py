@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import subprocess
 import sys
 
 from common import environment, fail, run, say
@@ -23,21 +24,32 @@ PURPOSES = {
     "lint": {"shellcheck": "shellcheck"},
     # hosts made of network namespaces, each with its own sshd
     "hosts": {"ip": "iproute2", "sshd": "openssh-server"},
-    # vLLM's CPU build is linked against it
-    "engine": {"libnuma.so.1": "libnuma1"},
+    # vLLM's CPU build is linked against the one, and its packages are locked for the other
+    "engine": {"libnuma.so.1": "libnuma1", "python3.11": "python3.11-venv"},
 }
+# Debian's Python comes without what makes environments: to be there is not enough.
+PROBES = {"python3.11": ["-c", "import ensurepip, venv"]}
 # A user's PATH may lack the folders that daemons are in.
-SEARCH = os.pathsep.join([os.environ["PATH"], "/usr/local/sbin", "/usr/sbin", "/sbin"])
+SEARCH = os.pathsep.join([environment()["PATH"], "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
 def is_there(name: str) -> bool:
     if ".so" not in name:
-        return shutil.which(name, path=SEARCH) is not None
+        return any(
+            answers(path, name) for folder in SEARCH.split(os.pathsep) if (path := shutil.which(name, path=folder))
+        )
     try:
         ctypes.CDLL(name)
     except OSError:
         return False
     return True
+
+
+def answers(path: str, name: str) -> bool:
+    """A name on PATH may be a launcher for a version that is not there."""
+    if name not in PROBES:
+        return True
+    return subprocess.run([path, *PROBES[name]], capture_output=True, check=False).returncode == 0
 
 
 def missing(purpose: str) -> dict[str, str]:

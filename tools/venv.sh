@@ -11,7 +11,7 @@ try() {
         exec "$1" "$here/venv.py" "$group"
     fi
     found="$found
-    $1: $("$1" --version 2>&1 | head -n 1 || true)"
+    $1: $("$1" --version 2>&1 | head -n 1) $("$1" -c "$usable" 2>&1 | tail -n 1)"
 }
 
 group=${1:?control or dev}

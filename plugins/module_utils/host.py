@@ -10,6 +10,7 @@ read leaves its value empty and adds a line to ``problems``; nothing here raises
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import json
 import os
@@ -48,8 +49,11 @@ class HostReader:
         self.timeout = timeout
         self.problems: list[str] = []
 
-    def read(self, paths: list[str], pythons: list[str]) -> dict:
-        """Return the facts of this host; ``paths`` are looked at in particular, ``pythons`` are tried first."""
+    def read(self, paths: list[str], pythons: list[str], libraries: list[str] | None = None) -> dict:
+        """Return the facts of this host.
+
+        ``paths`` are looked at in particular, ``pythons`` are tried first, ``libraries`` (sonames) are loaded.
+        """
         return {
             "hostname": socket.gethostname(),
             "user": {"uid": os.geteuid()},
@@ -62,6 +66,7 @@ class HostReader:
             "disks": self._part(self.disks, []),
             "paths": {path: self.path(path) for path in paths if path},
             "pythons": self.pythons(pythons),
+            "libraries": {name: _loads(name) for name in libraries or []},
             "docker": self.docker(),
             "rdma": self._part(self.rdma, []),
             "clock": {"epoch_s": round(time.time(), 3)},
@@ -309,6 +314,15 @@ def _python_of(answer: str) -> dict | None:
     if not isinstance(told, dict) or not all(isinstance(told.get(key), kind) for key, kind in kinds.items()):
         return None
     return {key: told[key] for key in kinds}
+
+
+def _loads(name: str) -> bool:
+    """True when the dynamic loader finds the shared library."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 def _unescape(field: str) -> str:

@@ -301,6 +301,7 @@ def _requirements(document: dict, node: dict, release: dict, own: dict) -> list[
     return [
         {"host": host, "check": "machine", "machine": release["machine"], "libc": release["libc"]},
         {"host": host, "check": "cpu_flags", "any_of": release["cpu_flags_any"]},
+        {"host": host, "check": "libraries", "names": release["libraries"]},
         {"host": host, "check": "python", **_python_requirement(release, own)},
         {"host": host, "check": "memory", "bytes": node["memory"]["bytes"], "rows": node["memory"]["rows"]},
         {"host": host, "check": "interface", "name": node["interface"]},
@@ -309,6 +310,7 @@ def _requirements(document: dict, node: dict, release: dict, own: dict) -> list[
             "host": host,
             "check": "weights_source",
             "path": node["weights_source"],
+            "installed": node["weights_path"],
             "bytes": document["weights"]["bytes"],
         },
         {

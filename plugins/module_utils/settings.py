@@ -63,6 +63,14 @@ def _choice(*choices: str) -> Callable[[Any], str]:
     return convert
 
 
+def _index(value: Any) -> str:
+    text = _text(value)
+    if "@" in text.split("://", 1)[-1].split("/", 1)[0]:
+        # The plan is printed and saved.
+        raise ValueError("a URL without credentials; those belong into pip's own configuration on the host")
+    return text
+
+
 def _yes_no(value: Any) -> bool:
     if str(value).lower() not in ("true", "false", "yes", "no"):
         raise ValueError("true or false")
@@ -115,7 +123,7 @@ SETTINGS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "llm_state_dir": (_path, "host", "folder for everything that is installed"),
     "llm_start_timeout": (_whole(10, 86400), "deployment", "seconds the engine may take to become ready"),
     "llm_engine_python": (_path, "host", "Python that the engine's environment is made from"),
-    "llm_engine_index": (_text, "deployment", "further package index for the engine's environment"),
+    "llm_engine_index": (_index, "deployment", "further package index for the engine's environment"),
     "llm_engine_wheelhouse": (_path, "host", "folder with all files of the engine's environment, for offline sites"),
     "llm_engine_wheel": (_text, "deployment", "wheel of the engine (path or URL) in place of the catalog's"),
     "llm_engine_wheel_sha256": (_sha256, "deployment", "SHA-256 of llm_engine_wheel"),

@@ -11,6 +11,7 @@ import re
 
 from .planning import find_python, human_bytes
 
+PACKAGE_OF_LIBRARY = {"libnuma.so.1": "libnuma1 (Debian, Ubuntu) or numactl-libs (openEuler, Rocky)"}
 OK, WARN, FAIL = "ok", "warn", "fail"
 
 
@@ -29,14 +30,15 @@ def judge(document: dict, facts_by_host: dict[str, dict]) -> list[dict]:
                 {"host": host, "check": check, "level": level, "wanted": wanted, "found": found, "remedy": remedy}
             )
     for host, facts in facts_by_host.items():
-        for problem in (facts or {}).get("problems") or []:
+        problems = facts.get("problems") if isinstance(facts, dict) else []
+        for problem in problems if isinstance(problems, list) else []:
             verdicts.append(
                 {
                     "host": host,
                     "check": "discovery",
                     "level": WARN,
                     "wanted": "every fact of the host",
-                    "found": problem,
+                    "found": str(problem),
                     "remedy": "see to it where a later check depends on it",
                 }
             )
@@ -120,6 +122,18 @@ def _python(requirement: dict, facts: dict) -> list[tuple]:
     ]
 
 
+def _libraries(requirement: dict, facts: dict) -> list[tuple]:
+    lacking = [name for name in requirement["names"] if not facts["libraries"].get(name)]
+    return [
+        (
+            FAIL if lacking else OK,
+            "shared libraries " + ", ".join(requirement["names"]),
+            "not there: " + ", ".join(lacking) if lacking else "there",
+            "install " + ", ".join(PACKAGE_OF_LIBRARY.get(name, name) for name in lacking or requirement["names"]),
+        )
+    ]
+
+
 def _memory(requirement: dict, facts: dict) -> list[tuple]:
     # What this deployment's own engine holds is given back when it is restarted.
     own = facts.get("service", {}).get("memory_bytes", 0)
@@ -185,6 +199,12 @@ def _weights_source(requirement: dict, facts: dict) -> list[tuple]:
         return [(FAIL, "a folder with the weights", "llm_weights_source is not set", "set llm_weights_source")]
     found = facts["paths"].get(path, {"kind": "nothing", "bytes": 0})
     whole = found["kind"] == "folder" and found["bytes"] >= requirement["bytes"]
+    # A disk that was carried in may be gone once its weights are installed.
+    installed = facts["paths"].get(requirement["installed"], {"bytes": 0})["bytes"]
+    if not whole and installed >= requirement["bytes"] > 0:
+        return [
+            (OK, f"{path}, or the weights installed", f"{human_bytes(installed)} in {requirement['installed']}", "")
+        ]
     return [
         (
             OK if whole else FAIL,
@@ -231,6 +251,7 @@ def _writable(requirement: dict, facts: dict) -> list[tuple]:
 _CHECKS = {
     "machine": _machine,
     "cpu_flags": _cpu_flags,
+    "libraries": _libraries,
     "python": _python,
     "memory": _memory,
     "interface": _interface,

@@ -113,7 +113,7 @@ def public(service, secret_names):
     launch = atomic.read_json(service.path("launch.json"))
     if launch is None:
         return ""
-    hidden = secret_names | service.own_variables()
+    hidden = secret_names | set(service.own_variables())
     launch["env"] = {name: value for name, value in launch["env"].items() if name not in hidden and "KEY" not in name}
     return json.dumps(dict(launch, inputs=service.started().get("inputs", {})), indent=2, sort_keys=True) + "\n"
 

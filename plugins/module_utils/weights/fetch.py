@@ -32,25 +32,32 @@ def fetch(source: str, dest: str, lock: dict, *, jobs: int = 0, deep: bool = Fal
     """Make ``dest`` hold exactly the files of ``lock``; only what is missing or wrong there is copied from ``source``.
 
     Every file is hashed while it is copied, and renamed into place only when it is right, so a reader never sees
-    half of one and a run that is cut off goes on where it was.
+    half of one and a run that is cut off goes on where it was. Files of an earlier lock that this function installed
+    are removed once all files of this one are in place.
 
-    :return: changed, fetched[], repaired[] (those that were there and wrong), bytes_fetched, modes_changed[], seconds
+    :return: changed, fetched[], removed[], repaired[] (those that were there and wrong), bytes_fetched,
+        modes_changed[], before (the state that was found), seconds
     :raises LlmError: no space, no source, a source file that is not as locked, strange files in ``dest``
     """
     started = time.monotonic()
     state = _state(dest, lock, jobs, deep, save=not check)
-    _refuse_unexpected(dest, state["unexpected"])
+    obsolete = sorted(set(state["unexpected"]) & set(_installed(dest)))
+    _refuse_unexpected(dest, sorted(set(state["unexpected"]) - set(obsolete)))
     wrong = set(state["missing"]) | {problem["path"] for problem in state["corrupt"]}
     wanted = [entry for entry in lock["files"] if entry["path"] in wrong]
     _check_source(source, wanted)
     _check_space(dest, wanted)
     if not check:
         _make_folders(dest, lock)
-        _note_installed(dest, lock, wanted)
+        _note_installed(dest, lock, wanted, obsolete)
         hashing.parallel(lambda entry: _copy(source, dest, entry), wanted, jobs or hashing.cores())
+        for path in obsolete:
+            os.unlink(os.path.join(dest, path))
+        _note_installed(dest, lock, wanted, [])
     modes = _apply_modes(dest, lock, check)
     return {
-        "changed": bool(wanted or modes),
+        "changed": bool(wanted or obsolete or modes),
+        "removed": obsolete,
         "fetched": [entry["path"] for entry in wanted],
         "repaired": sorted(problem["path"] for problem in state["corrupt"]),
         "bytes_fetched": sum(entry["size"] for entry in wanted),
@@ -122,20 +129,25 @@ def _check_space(dest: str, wanted: list[dict]) -> None:
         )
 
 
-def _note_installed(dest: str, lock: dict, wanted: list[dict]) -> None:
+def _note_installed(dest: str, lock: dict, wanted: list[dict], obsolete: list[str]) -> None:
     """Write the manifest before the first byte, so that what a run that is cut off has left can be removed too."""
     before = atomic.read_json(manifest_path(dest))
-    ours = {entry["path"] for entry in wanted} | _installed(dest)
-    manifest = dict(lock, files=[entry for entry in lock["files"] if entry["path"] in ours])
-    if manifest["files"] and manifest != before:
+    installed = _installed(dest)
+    ours = {entry["path"] for entry in wanted} | set(installed)
+    files = [entry for entry in lock["files"] if entry["path"] in ours] + [installed[path] for path in obsolete]
+    manifest = dict(lock, files=sorted(files, key=lambda entry: entry["path"]))
+    if not files and before is not None:
+        os.unlink(manifest_path(dest))
+    elif files and manifest != before:
         atomic.write_json(manifest_path(dest), manifest, FILE_MODE)
 
 
-def _installed(dest: str) -> set[str]:
+def _installed(dest: str) -> dict[str, dict]:
+    """Return the entries of the manifest by path: what this collection has put into ``dest``."""
     try:
-        return {entry["path"] for entry in lockfile.load(manifest_path(dest))["files"]}
+        return {entry["path"]: entry for entry in lockfile.load(manifest_path(dest))["files"]}
     except LlmError:
-        return set()
+        return {}
 
 
 def _make_folders(dest: str, lock: dict) -> None:

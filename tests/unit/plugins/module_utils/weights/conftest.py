@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import stamps
 
 DTYPES = {"BF16": 2, "F32": 4, "U8": 1}

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import fetch, stamps, tree, verify
 
@@ -41,9 +40,7 @@ def is_whole(dest, lock):
 
 
 def modes(folder):
-    return {
-        str(path.relative_to(folder)): path.stat().st_mode & 0o7777 for path in [folder, *folder.rglob("*")]
-    }
+    return {str(path.relative_to(folder)): path.stat().st_mode & 0o7777 for path in [folder, *folder.rglob("*")]}
 
 
 def test_a_fresh_copy(source, dest, lock):
@@ -57,9 +54,10 @@ def test_a_fresh_copy(source, dest, lock):
 def test_modes_whatever_the_umask(source, dest, lock):
     before = os.umask(0o077)
     try:
-        bring(source, dest, lock)
+        result = bring(source, dest, lock)
     finally:
         os.umask(before)
+    assert [path for path in result["modes_changed"] if os.path.isfile(path)] == []  # right from the start
     assert {mode for name, mode in modes(dest).items() if (dest / name).is_dir()} == {0o750}
     assert {mode for name, mode in modes(dest).items() if (dest / name).is_file()} == {0o640}
 
@@ -69,7 +67,12 @@ def test_the_second_time_changes_nothing(source, dest, lock, settle, listing):
     before = listing(dest)
     settle(dest)
     result = bring(source, dest, lock)
-    assert (result["changed"], result["fetched"], result["modes_changed"], result["bytes_fetched"]) == (False, [], [], 0)
+    assert (result["changed"], result["fetched"], result["modes_changed"], result["bytes_fetched"]) == (
+        False,
+        [],
+        [],
+        0,
+    )
     assert listing(dest) == before
     assert bring(source, dest, lock)["before"]["bytes_hashed"] == 0
 
@@ -159,7 +162,9 @@ def test_a_leftover_that_is_a_link_does_not_write_through_it(source, dest, lock,
     assert is_whole(dest, lock)
 
 
-def test_a_link_that_appears_after_the_leftovers_were_removed_is_not_followed(source, dest, lock, tmp_path, monkeypatch):
+def test_a_link_that_appears_after_the_leftovers_were_removed_is_not_followed(
+    source, dest, lock, tmp_path, monkeypatch
+):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     dest.mkdir()
@@ -429,3 +434,108 @@ def test_a_manifest_over_a_link_deletes_nothing_outside(source, dest, lock, tmp_
         fetch.remove(str(dest))
     assert [path for path in (tmp_path / "moved").rglob("notes.txt")]
     assert (dest / SHARD).exists()
+
+
+def test_files_of_an_earlier_lock_go_when_the_new_ones_are_there(source, dest, lock):
+    bring(source, dest, lock)
+    newer = dict(lock, files=[entry for entry in lock["files"] if entry["path"] != "config.json"])
+    assert bring(source, dest, newer, check=True)["removed"] == ["config.json"]
+    assert (dest / "config.json").exists()
+    result = bring(source, dest, newer)
+    assert (result["changed"], result["removed"], result["fetched"]) == (True, ["config.json"], [])
+    assert is_whole(dest, newer)
+    assert not bring(source, dest, newer)["changed"]
+
+
+def test_a_run_cut_off_between_two_locks_still_knows_its_own_files(source, dest, lock, monkeypatch):
+    bring(source, dest, lock)
+    newer = dict(lock, files=[entry for entry in lock["files"] if entry["path"] != "config.json"])
+    (dest / SHARD).unlink()
+
+    def cut_off(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch, "_copy", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            bring(source, dest, newer)
+    assert (dest / "config.json").exists(), "nothing of the earlier lock goes before the new one is whole"
+    assert bring(source, dest, newer)["removed"] == ["config.json"]
+    assert is_whole(dest, newer)
+    assert fetch.remove(str(dest))
+    assert not dest.exists()
+
+
+# Another lock -----------------------------------------------------------------------------------------------------
+
+
+NEXT_CONFIG = b'{"architectures": ["Next"]}'
+
+
+@pytest.fixture
+def next_lock(lock):
+    """The next revision: another config, and no tokenizer."""
+    changed = {"path": "config.json", "size": len(NEXT_CONFIG), "sha256": hashlib.sha256(NEXT_CONFIG).hexdigest()}
+    kept = [entry for entry in lock["files"] if entry["path"] not in ("config.json", "tokenizer.json")]
+    return dict(lock, revision="r2", files=sorted([*kept, changed], key=lambda entry: entry["path"]))
+
+
+def test_files_of_an_earlier_lock_make_way(source, dest, lock, next_lock):
+    bring(source, dest, lock)
+    (source / "config.json").write_bytes(NEXT_CONFIG)
+
+    result = bring(source, dest, next_lock)
+
+    assert result["changed"]
+    assert result["fetched"] == result["repaired"] == ["config.json"]
+    assert result["removed"] == ["tokenizer.json"]
+    assert is_whole(dest, next_lock)
+    assert bring(source, dest, next_lock)["changed"] is False
+    fetch.remove(str(dest))
+    assert os.listdir(dest.parent) == []
+
+
+def test_only_files_that_were_brought_make_way(source, dest, lock, next_lock, write_model, listing):
+    """A tokenizer that a user put there himself is refused, not removed."""
+    write_model(dest)
+    (dest / SHARD).unlink()
+    bring(source, dest, lock)
+    before = listing(dest)
+    with pytest.raises(LlmError, match="not in the lock") as caught:
+        bring(source, dest, next_lock)
+    assert caught.value.found == "tokenizer.json"
+    assert listing(dest) == before
+
+
+def test_a_damaged_source_keeps_the_files_of_the_earlier_lock(source, dest, lock, next_lock, flip):
+    bring(source, dest, lock)
+    (source / "config.json").write_bytes(NEXT_CONFIG)
+    flip(source / "config.json", -1)
+    with pytest.raises(LlmError, match="is damaged"):
+        bring(source, dest, next_lock)
+    assert is_whole(dest, lock)
+    flip(source / "config.json", -1)
+    bring(source, dest, next_lock)
+    assert is_whole(dest, next_lock)
+
+
+def test_check_mode_removes_nothing_and_says_what_it_would(source, dest, lock, listing, tmp_path):
+    bring(source, dest, lock)
+    smaller = dict(lock, files=[entry for entry in lock["files"] if entry["path"] != "tokenizer.json"])
+    before = listing(tmp_path)
+    result = bring(source, dest, smaller, check=True)
+    assert (result["changed"], result["removed"], result["fetched"]) == (True, ["tokenizer.json"], [])
+    assert listing(tmp_path) == before
+    assert bring(source, dest, smaller)["removed"] == ["tokenizer.json"]
+
+
+def test_when_nothing_that_was_brought_is_left_nothing_counts_as_brought(source, dest, lock, write_model):
+    write_model(dest)
+    (dest / "tokenizer.json").unlink()
+    bring(source, dest, lock)  # brings the tokenizer alone
+    smaller = dict(lock, files=[entry for entry in lock["files"] if entry["path"] != "tokenizer.json"])
+    assert bring(source, dest, smaller)["removed"] == ["tokenizer.json"]
+    (dest / "tokenizer.json").write_text("mine")
+    with pytest.raises(LlmError, match="not in the lock"):
+        bring(source, dest, smaller)
+    assert (dest / "tokenizer.json").read_text() == "mine"

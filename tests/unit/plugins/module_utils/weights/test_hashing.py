@@ -8,7 +8,6 @@ import hashlib
 import threading
 
 import pytest
-
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import hashing
 
 

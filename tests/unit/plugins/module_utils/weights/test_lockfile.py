@@ -7,11 +7,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import lockfile
+from hypothesis import given
+from hypothesis import strategies as st
 
 DIGEST = "0123456789abcdef" * 4
 

@@ -8,10 +8,9 @@ import json
 import struct
 
 import pytest
+from ansible_collections.baremetal.llm.plugins.module_utils.weights import safetensors
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible_collections.baremetal.llm.plugins.module_utils.weights import safetensors
 
 TENSORS = {"a": ("BF16", [2, 3]), "none": ("F32", [0]), "scalar": ("F32", []), "b": ("U8", [5])}
 INDEX = "model.safetensors.index.json"
@@ -220,11 +219,25 @@ def test_a_shard_that_is_not_there(sharded):
 
 @pytest.mark.parametrize(
     "shard_name",
-    ["../one.safetensors", "../../etc/passwd", "/etc/passwd", "", ".", "sub/../one.safetensors", "a\nb", 5, None, [], {}],
+    [
+        "../one.safetensors",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "",
+        ".",
+        "sub/../one.safetensors",
+        "a\nb",
+        5,
+        None,
+        [],
+        {},
+    ],
 )
 def test_hostile_shard_names_are_problems_and_opened_by_nobody(sharded, monkeypatch, shard_name):
     opened = []
-    monkeypatch.setattr(safetensors, "read_header", lambda path: (opened.append(path), ({"a": 0, "b": 0, "c": 0}, ""))[1])
+    monkeypatch.setattr(
+        safetensors, "read_header", lambda path: (opened.append(path), ({"a": 0, "b": 0, "c": 0}, ""))[1]
+    )
     found = problems_of(sharded, {"weight_map": dict(WHOLE, x=shard_name)})
     assert [problem["reason"] for problem in found] == ["missing"]
     assert sorted(opened) == [str(sharded / "one.safetensors"), str(sharded / "two.safetensors")]
@@ -255,7 +268,9 @@ def test_a_shard_that_is_gone_since_it_was_listed_is_a_problem(tmp_path):
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=6) | st.sampled_from(sorted(WHOLE.values())),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["weight_map", *WHOLE]), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["weight_map", *WHOLE]), inner, max_size=4)
+        ),
         max_leaves=8,
     )
 )

@@ -9,7 +9,6 @@ import os
 import time
 
 import pytest
-
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import stamps
 
 

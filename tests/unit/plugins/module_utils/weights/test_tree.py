@@ -7,11 +7,10 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import tree
+from hypothesis import given
+from hypothesis import strategies as st
 
 HOSTILE_NAMES = [
     "",

@@ -1,0 +1,137 @@
+# Copyright (c) 2026 The baremetal.llm authors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.baremetal.llm.plugins.filter import planning as filters
+from ansible_collections.baremetal.llm.plugins.module_utils import planning
+
+MODEL = "deepseek-v3-tiny"
+HOSTVARS = {
+    "a": {
+        "ansible_host": "192.0.2.1",
+        "llm_model": MODEL,
+        "llm_api_keys": ["sk-first"],
+        "__discover_facts": {"route_interface": "eth0"},
+        "xllm_other": 1,
+    },
+    "b": {"llm_model": MODEL, "llm_interface": "eth1"},
+    "c": {},
+}
+
+
+def serving(names=("a", "b", "c"), groups=None, family=None, hostvars=HOSTVARS):
+    return filters.serving_hosts(list(names), hostvars, groups or {}, family)
+
+
+def test_what_the_planner_gets():
+    assert serving() == [
+        {
+            "name": "a",
+            "replica": "",
+            "settings": {"llm_model": MODEL, "llm_api_keys": 1},
+            "facts": {"route_interface": "eth0"},
+        },
+        {"name": "b", "replica": "", "settings": {"llm_model": MODEL, "llm_interface": "eth1"}, "facts": {}},
+        {"name": "c", "replica": "", "settings": {}, "facts": {}},
+    ]
+
+
+def test_the_order_of_the_play_is_kept():
+    assert [host["name"] for host in serving(("c", "a"))] == ["c", "a"]
+
+
+def test_replica_groups():
+    groups = {
+        "all": ["a", "b", "c"],
+        "serving": ["a", "b"],
+        "replica_1": ["a"],
+        "replica_2": ["b", "other"],
+        "replicas": ["c"],
+    }
+    assert [host["replica"] for host in serving(groups=groups)] == ["replica_1", "replica_2", ""]
+
+
+def test_a_host_in_two_replica_groups_is_refused_with_both():
+    with pytest.raises(AnsibleFilterError, match=r"b is in two replica groups.*replica_1 and replica_2"):
+        serving(groups={"replica_1": ["a", "b"], "replica_2": ["b"]})
+
+
+def test_hosts_of_other_plays_may_be_in_any_groups():
+    groups = {"replica_1": ["a", "other"], "replica_2": ["other"]}
+    assert [host["replica"] for host in serving(("a",), groups)] == ["replica_1"]
+
+
+def test_settings_of_the_host_go_before_those_of_the_family():
+    family = {"llm_engine": "vllm_cpu", "llm_interface": "eth9"}
+    found = {host["name"]: host["settings"] for host in serving(family=family)}
+    assert found["a"]["llm_interface"] == "eth9"
+    assert found["b"]["llm_interface"] == "eth1"
+    assert found["c"] == family
+    assert family == {"llm_engine": "vllm_cpu", "llm_interface": "eth9"}
+
+
+@pytest.mark.parametrize(("keys", "count"), [(["x", "y"], 2), ([], 0), (None, 0), ("", 0)])
+def test_keys_are_counted(keys, count):
+    assert serving(("a",), hostvars={"a": {"llm_api_keys": keys}})[0]["settings"] == {"llm_api_keys": count}
+
+
+@pytest.mark.parametrize("keys", ["sk-secret", {"key": "sk-secret"}, 5])
+def test_keys_that_are_no_list_are_refused_and_not_shown(keys):
+    """The length of a text is no number of keys, and its first letter no key."""
+    with pytest.raises(AnsibleFilterError, match="a list with one key an entry") as caught:
+        serving(("a",), hostvars={"a": {"llm_api_keys": keys}})
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_no_key_ever_reaches_the_plan(frozen_catalog, facts, demo_lock):
+    hostvars = {"a": {"llm_model": MODEL, "llm_api_keys": ["sk-secret"], "__discover_facts": facts}}
+    hosts = serving(("a",), hostvars=hostvars)
+    plan = planning.plan(hosts, "/collection", demo_lock)
+    assert "sk-secret" not in json.dumps(hosts) + json.dumps(plan) + planning.summary(plan)
+    assert plan["groups"][0]["nodes"][0]["launch"]["secret_env"] == ["VLLM_API_KEY"]
+
+
+def test_places_are_those_of_the_planner():
+    variables = {"llm_model": MODEL, "llm_state_dir": "/srv/", "llm_api_keys": ["x"], "other": 1}
+    found = filters.places(variables, "a", "/collection", {"llm_deployment": "chat"})
+    assert found == {
+        "state_dir": "/srv",
+        "run_dir": "/srv/deployments/chat",
+        "venvs_dir": "/srv/venvs",
+        "weights_path": f"/srv/weights/{MODEL}",
+        "weights_source": f"/collection/models/{MODEL}",
+    }
+
+
+def test_places_refuse_wrong_settings_with_the_host():
+    with pytest.raises(AnsibleFilterError, match=r"a: llm_state_dir has the wrong form.*remedy"):
+        filters.places({"llm_state_dir": "relative"}, "a", "/collection")
+
+
+PLAN = {
+    "deployment": "chat",
+    "groups": [{"nodes": [{"host": "a", "rank": 0}, {"host": "b", "rank": 1}]}, {"nodes": [{"host": "c", "rank": 0}]}],
+}
+
+
+def test_the_node_of_a_host():
+    assert [filters.plan_node(PLAN, name)["rank"] for name in "abc"] == [0, 1, 0]
+
+
+def test_a_host_that_the_plan_does_not_know():
+    with pytest.raises(AnsibleFilterError, match="z has no place in the plan of deployment chat"):
+        filters.plan_node(PLAN, "z")
+
+
+def test_pick_takes_what_is_there():
+    assert filters.pick({"x": 1, "y": None, "z": 3}, {"one": "x", "none": "y", "gone": "w"}) == {"one": 1, "none": None}
+
+
+def test_the_filters_have_their_names():
+    assert set(filters.FilterModule().filters()) == {"serving_hosts", "places", "plan_node", "pick"}
