@@ -22,7 +22,7 @@ from pathlib import Path
 import ansible_runner
 import pytest
 
-from .conftest import MODEL, ROOT, Site
+from .conftest import BIN, MODEL, ROOT, Site
 
 GOLDEN = json.loads((ROOT / "models" / "deepseek-v3-tiny.golden.json").read_text(encoding="utf-8"))["prompts"]
 LOCK = json.loads((ROOT / "models" / "deepseek-v3-tiny.lock.json").read_text(encoding="utf-8"))
@@ -120,12 +120,14 @@ def test_a_survey_with_text_values_restarts_the_engine_once(deployed):
     site.settings["llm_max_model_len"] = "256"
     site.settings["llm_api_keys"] = [SECRET]
     before = site.engine_pid()
+    (site.folder / "runner").mkdir()
     job = ansible_runner.run(
         private_data_dir=str(site.folder / "runner"),
         project_dir=str(ROOT),
         playbook="playbooks/deploy_local.yml",
         inventory=str(ROOT / "inventories" / "local"),
         extravars=site.settings,
+        envvars={"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
         quiet=True,
     )
     assert job.status == "successful", "".join(job.stdout)[-4000:]
@@ -252,7 +254,8 @@ def test_no_space_is_told_by_preflight(steady, tmp_path):
 
 
 def test_a_missing_source_is_told(steady, tmp_path):
-    run = steady.sibling("other").play("deploy_local.yml", llm_weights_source=str(tmp_path / "nothing"))
+    other = steady.sibling("other", llm_weights_path=str(tmp_path / "weights"))
+    run = other.play("deploy_local.yml", llm_weights_source=str(tmp_path / "nothing"))
     refused(run, "localhost weights_source", "nothing")
 
 
@@ -317,10 +320,11 @@ def test_an_engine_that_dies_ends_the_run_with_its_own_error(steady):
 def test_damaged_weights_that_were_locked_as_they_are_fail_acceptance(steady, source, tmp_path):
     """No digest can help when the lock was made from damaged files: the answers tell."""
     for name in SHARDS:
-        path = source / name
-        with path.open("r+b") as stream:
-            stream.seek(path.stat().st_size // 2)
-            stream.write(bytes(4096))
+        raw = bytearray((source / name).read_bytes())
+        middle = len(raw) // 4 * 2
+        for place in range(middle + 1, middle + 4097, 2):
+            raw[place] ^= 0x40  # the top bit of a bfloat16's exponent
+        (source / name).write_bytes(raw)
     lock = tmp_path / "lock.json"
     damaged = {**LOCK, "files": [entry_of(source, entry["path"]) for entry in LOCK["files"]]}
     lock.write_text(json.dumps(damaged), encoding="utf-8")
