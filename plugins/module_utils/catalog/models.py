@@ -22,7 +22,7 @@ _DEEPSEEK_671B = {
 
 MODELS = {
     "deepseek-v3-tiny": {
-        "title": "DeepSeek-V3 architecture, 3.5 M parameters, trained to answer twelve questions",
+        "title": "DeepSeek-V3 architecture, 3.7 M parameters, trained to answer twelve questions",
         "architecture": {
             "layers": 3,
             "hidden": 256,

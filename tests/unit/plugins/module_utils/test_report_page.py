@@ -142,7 +142,7 @@ def plan():
         "deployment": "lab",
         "model": {
             "id": "deepseek-v3-tiny",
-            "title": "DeepSeek-V3 architecture, 3.5 M parameters, trained to answer twelve questions",
+            "title": "DeepSeek-V3 architecture, 3.7 M parameters, trained to answer twelve questions",
             "dtype": "bfloat16",
             "source": "models/train_deepseek_v3_tiny.py in this collection",
         },
