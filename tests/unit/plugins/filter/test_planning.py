@@ -25,8 +25,8 @@ HOSTVARS = {
 }
 
 
-def serving(names=("a", "b", "c"), groups=None, family=None, hostvars=HOSTVARS):
-    return filters.serving_hosts(list(names), hostvars, groups or {}, family)
+def serving(names=("a", "b", "c"), groups=None, family=None, hostvars=None):
+    return filters.serving_hosts(list(names), HOSTVARS if hostvars is None else hostvars, groups or {}, family)
 
 
 def test_what_the_planner_gets():

@@ -432,7 +432,7 @@ def test_a_manifest_over_a_link_deletes_nothing_outside(source, dest, lock, tmp_
     (dest / "level0").symlink_to(tmp_path / "moved")
     with pytest.raises(LlmError, match="symbolic link"):
         fetch.remove(str(dest))
-    assert [path for path in (tmp_path / "moved").rglob("notes.txt")]
+    assert list((tmp_path / "moved").rglob("notes.txt"))
     assert (dest / SHARD).exists()
 
 

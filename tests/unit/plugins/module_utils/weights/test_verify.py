@@ -345,7 +345,7 @@ def test_a_file_that_goes_while_it_is_read(model, lock, monkeypatch):
 
 @pytest.mark.parametrize("gone", ["config.json", SHARD])
 def test_a_file_that_goes_after_it_was_read_is_no_traceback(model, lock, monkeypatch, gone):
-    _interfere(monkeypatch, "tokenizer.json", lambda: (model / gone).unlink())
+    _interfere(monkeypatch, "tokenizer.json", (model / gone).unlink)
     check(model, lock, jobs=1)
     assert check(model, lock)["missing"] == [gone]
 
