@@ -45,6 +45,7 @@ def fetch(source: str, dest: str, lock: dict, *, jobs: int = 0, deep: bool = Fal
     _refuse_unexpected(dest, sorted(set(state["unexpected"]) - set(obsolete)))
     wrong = set(state["missing"]) | {problem["path"] for problem in state["corrupt"]}
     wanted = [entry for entry in lock["files"] if entry["path"] in wrong]
+    _refuse_pickles(source)
     _check_source(source, wanted)
     _check_space(dest, wanted)
     if not check:
@@ -91,6 +92,18 @@ def _refuse_unexpected(dest: str, unexpected: list[str]) -> None:
             wanted="only the files of the lock",
             found=", ".join((pickles or strange)[:5]),
             remedy="move them away (nothing is deleted that was not put there by this collection)",
+        )
+
+
+def _refuse_pickles(source: str) -> None:
+    """They would not be copied, but a source that holds them is not what its lock was made from."""
+    pickles = [entry.path for entry in tree.walk(source) if tree.is_pickle(entry.path)] if os.path.isdir(source) else []
+    if pickles:
+        raise LlmError(
+            f"the source {source} holds formats that can run code when they are loaded",
+            wanted="safetensors only",
+            found=", ".join(pickles[:5]),
+            remedy="remove them from the source, or set llm_weights_source to a folder without them",
         )
 
 

@@ -539,3 +539,13 @@ def test_when_nothing_that_was_brought_is_left_nothing_counts_as_brought(source,
     with pytest.raises(LlmError, match="not in the lock"):
         bring(source, dest, smaller)
     assert (dest / "tokenizer.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "deeper/optimizer.PT", "tokenizer.pkl"])
+def test_a_pickle_in_the_source_is_refused_before_anything_is_copied(source, dest, lock, name):
+    (source / name).parent.mkdir(exist_ok=True)
+    (source / name).write_bytes(b"\x80\x04.")
+    with pytest.raises(LlmError, match="can run code") as caught:
+        bring(source, dest, lock)
+    assert name in caught.value.found
+    assert not dest.exists()
