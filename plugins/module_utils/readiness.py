@@ -10,7 +10,8 @@ import re
 import time
 import urllib.parse
 
-from .host import HostReader
+from .machine import ports
+from .machine.source import Source
 from .openai_client import is_healthy
 from .runtime.service import Service, read_from
 
@@ -102,7 +103,7 @@ def watch(service: Service, health_url: str, seconds: float, exits_before: int =
 def _is_its_own(service: Service, url: str) -> bool:
     """True when the process that answers at ``url`` is the service's, and not a stranger on the same port."""
     port = urllib.parse.urlsplit(url).port
-    owners = {entry["pid"] for entry in HostReader().ports_in_use() if entry["port"] == port}
+    owners = {entry["pid"] for entry in ports.read(Source()) if entry["port"] == port}
     return bool(owners & set(service.processes()))
 
 

@@ -52,7 +52,7 @@ def start(service, code, **env):
     return digest
 
 
-def eventually(condition, seconds=20.0):
+def eventually(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.05)
