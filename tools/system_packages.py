@@ -22,8 +22,8 @@ from common import environment, fail, run, say
 PURPOSES = {
     # ansible-test's sanity tests call it
     "lint": {"shellcheck": "shellcheck"},
-    # hosts made of network namespaces, each with its own sshd
-    "hosts": {"ip": "iproute2", "sshd": "openssh-server"},
+    # hosts made of network namespaces, each with its own sshd, and a firewall on some of them
+    "hosts": {"ip": "iproute2", "sshd": "openssh-server", "iptables": "iptables"},
     # vLLM's CPU build is linked against the one, and its packages are locked for the other
     "engine": {"libnuma.so.1": "libnuma1", "python3.11": "python3.11-venv"},
 }
