@@ -11,6 +11,8 @@ from ansible_collections.baremetal.llm.plugins.module_utils import planning, set
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 
 FACTS_VARIABLE = "__discover_facts"
+# What other modules found on the host, and below which name it joins its facts.
+FURTHER_VARIABLES = {"npu": "__discover_npu", "gpu": "__discover_gpu", "peers": "__preflight_peers"}
 
 
 def serving_hosts(names, hostvars, groups, family=None):
@@ -32,10 +34,62 @@ def serving_hosts(names, hostvars, groups, family=None):
             "name": name,
             "replica": replicas.get(name, ""),
             "settings": _settings(hostvars[name], family),
-            "facts": hostvars[name].get(FACTS_VARIABLE) or {},
+            "facts": _answer(hostvars[name]),
         }
         for name in names
     ]
+
+
+def discovered(names, hostvars):
+    """Return {name: facts} of the hosts ``names``, as module preflight_verdict takes them."""
+    found = {}
+    for name in names:
+        silent = hostvars[name].get(FACTS_VARIABLE) or {}
+        found[name] = _answer(hostvars[name]) or {key: silent[key] for key in ("unreachable", "msg") if key in silent}
+    return found
+
+
+def _answer(variables):
+    """Return the facts of one host, empty when it did not answer."""
+    facts = variables.get(FACTS_VARIABLE) or {}
+    if facts.get("unreachable") or facts.get("failed"):
+        return {}
+    further = {key: variables.get(name) or {} for key, name in FURTHER_VARIABLES.items()}
+    # What was not run, or did not end, is nothing that was found.
+    there = {key: result for key, result in further.items() if "problems" in result}
+    return {**facts, **there}
+
+
+def discovery(hostvars, names, groups, collection_dir, family=None):
+    """Return {host: what discovery looks at there} for the play's hosts ``names``; see planning.discovery.
+
+    ``peer`` is the address of another node of its replica group, by which the route tells the interface between them.
+    """
+    found = {}
+    for host in names:
+        variables = hostvars[host]
+        try:
+            own = settings.convert(host, _settings(variables, family))
+        except LlmError as error:
+            raise AnsibleFilterError(str(error)) from error
+        peer = _peer(hostvars, host, variables, names, groups)
+        found[host] = {**planning.discovery(own, collection_dir), "peer": peer}
+    return found
+
+
+def _peer(hostvars, host, variables, names, groups):
+    replicas = [members for group, members in groups.items() if group.startswith("replica_") and host in members]
+    nodes = [name for name in names if not replicas or name in replicas[0]]
+    # The head is what the others meet at.
+    others = [name for name in nodes if name != host]
+    if not others or variables.get("ansible_connection") == "local":
+        return ""
+    return str(hostvars[others[0]].get("ansible_host", others[0]))
+
+
+def probes(plan):
+    """Return {host: what module peer_probe needs there} for every host of ``plan``; see planning.probe."""
+    return {node["host"]: planning.probe(plan, node["host"]) for node in planning.nodes_of(plan)}
 
 
 def _settings(variables, family):
@@ -61,6 +115,20 @@ def places(variables, host, collection_dir, family=None):
         raise AnsibleFilterError(str(error)) from error
 
 
+def stage_error(names, hostvars):
+    """Return {host, task, msg, wanted, found, remedy} of the first of the hosts ``names`` on which a stage failed.
+
+    Where one host fails, all end their stage; only those that failed by themselves know why.
+    """
+    for name in names:
+        result = hostvars[name].get("ansible_failed_result")
+        if result:
+            task = getattr(hostvars[name].get("ansible_failed_task"), "name", "")
+            found = {key: str(result.get(key, "")) for key in ("wanted", "found", "remedy")}
+            return {"host": name, "task": str(task), "msg": str(result.get("msg", "no message")), **found}
+    return {"host": names[0], "task": "", "msg": "no message", "wanted": "", "found": "", "remedy": ""}
+
+
 def plan_node(plan, host):
     """Return the node of ``host`` in ``plan``."""
     found = [node for node in planning.nodes_of(plan) if node["host"] == host]
@@ -76,4 +144,13 @@ def pick(variables, names):
 
 class FilterModule:
     def filters(self):
-        return {"serving_hosts": serving_hosts, "places": places, "plan_node": plan_node, "pick": pick}
+        return {
+            "discovered": discovered,
+            "discovery": discovery,
+            "pick": pick,
+            "places": places,
+            "plan_node": plan_node,
+            "probes": probes,
+            "serving_hosts": serving_hosts,
+            "stage_error": stage_error,
+        }

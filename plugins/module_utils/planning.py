@@ -13,9 +13,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 
-from . import settings
+from . import requirements, settings
 from .catalog.models import MODELS
 from .catalog.releases import RELEASES, newest
+from .engines import accelerated
 from .engines.registry import ENGINES
 from .errors import LlmError
 from .weights import lockfile
@@ -28,16 +29,16 @@ DEFAULT_STATE_DIR = "/var/lib/baremetal-llm"
 # The engine of the smallest model needs 60 to 110 s on two busy cores (measured); large weights add their reading time.
 START_BASE_SECONDS = 600
 READ_BYTES_PER_SECOND = 500_000_000  # a SATA SSD; replaced by the measured rate of the disk where that is known
-# A file system that is filled to its last byte fails in ways that no later message explains.
-DISK_MARGIN = 1.02
 
 
-def plan(hosts: list[dict], collection_dir: str, lock: dict | None) -> dict:
+def plan(hosts: list[dict], collection_dir: str, lock: dict | None, launch: bool = False) -> dict:
     """Return the plan.
 
-    :param hosts: one {name, replica, settings, facts} a host in inventory order; facts as module host_info returns them
+    :param hosts: one {name, replica, settings, facts} a host in inventory order; facts as module host_info returns
+        them, with what npu_info or gpu_info returned as ``npu`` or ``gpu``; empty for a host that did not answer
     :param collection_dir: where this collection lies on the control node (bundled models)
     :param lock: the lock of the weights, None where there is none yet
+    :param launch: whether the plan is to be carried out, and not only held against the hosts
     :raises LlmError: for settings that contradict each other, the catalog or the engine
     """
     if not hosts:
@@ -53,38 +54,62 @@ def plan(hosts: list[dict], collection_dir: str, lock: dict | None) -> dict:
     engine_id = _known("llm_engine", deployment.get("llm_engine", DEFAULT_ENGINE), ENGINES)
     version = str(deployment.get("llm_engine_version", newest(engine_id)))
     release = RELEASES[engine_id][_known("llm_engine_version", version, RELEASES[engine_id])]
-    model = MODELS[model_id]
-    weights = _weights(model_id, model, collection_dir, lock_path(hosts, collection_dir), lock)
-    serving = _serving(deployment, model_id, model, hosts)
+    model, engine = MODELS[model_id], ENGINES[engine_id]
+    _check_format(model_id, model, engine_id)
+    if launch and not hasattr(engine, "launch"):
+        raise LlmError(
+            f"this version of the collection cannot launch {engine_id}",
+            wanted="one of " + ", ".join(name for name, known in ENGINES.items() if hasattr(known, "launch")),
+            found=engine_id,
+            remedy="plan.yml and preflight.yml work for it; to launch it, upgrade the collection",
+        )
     document = {
         "format": FORMAT,
         "deployment": deployment.get("llm_deployment", DEFAULT_DEPLOYMENT),
-        "model": {"id": model_id, "title": model["title"], "dtype": model["dtype"], "source": model["source"]},
-        "engine": {"id": engine_id, "version": version, "runtime": release["runtime"]},
-        "weights": weights,
-        "serving": serving,
+        "model": {
+            "id": model_id,
+            "title": model["title"],
+            "dtype": model["dtype"],
+            "precision": model.get("precision", model["dtype"]),
+            "source": model["source"],
+        },
+        "engine": _engine(engine_id, version, release, deployment),
+        "weights": _weights(model_id, model, collection_dir, lock_path(hosts, collection_dir), lock),
+        "serving": _serving(deployment, model_id, model, hosts),
         "groups": [],
         "notes": [],
     }
-    engine = ENGINES[engine_id]
+    document["notes"] = [
+        f"{host['name']} did not answer: what it has is not known" for host in hosts if not host.get("facts")
+    ]
     facts_of = {host["name"]: host.get("facts") or {} for host in hosts}
     for replica, members in _groups(hosts).items():
         nodes = [_node(host, rank, by_host[host["name"]], collection_dir) for rank, host in enumerate(members)]
-        engine.check(deployment, nodes)
-        for node in nodes:
+        engine.check(dict(deployment, llm_engine=engine_id), nodes)
+        if release.get("accelerator"):
+            _add_devices(document, nodes, model, release, by_host, facts_of)
+        for node in nodes if release["runtime"] == "venv" else []:
             node["memory"] = engine.memory(
-                model, weights["bytes"], serving["max_model_len"], serving["max_num_seqs"], release
+                model,
+                document["weights"]["bytes"],
+                document["serving"]["max_model_len"],
+                document["serving"]["max_num_seqs"],
+                release,
             )
             node["venv"] = _venv(release, deployment, by_host[node["host"]], node, facts_of[node["host"]])
             node["launch"] = engine.launch(document, node)
         document["groups"].append({"name": replica, "head": nodes[0]["host"], "nodes": nodes})
     document["endpoints"] = [_endpoint(document, group) for group in document["groups"]]
-    document["start_timeout"] = deployment.get("llm_start_timeout", _start_budget(weights["bytes"]))
+    document["start_timeout"] = deployment.get("llm_start_timeout", _start_budget(document["weights"]["bytes"]))
     document["requirements"] = [
         requirement
         for group in document["groups"]
         for node in group["nodes"]
-        for requirement in _requirements(document, node, release, by_host[node["host"]])
+        for requirement in requirements.of_node(document, node, group["nodes"], release, by_host[node["host"]])
+    ] + [
+        requirement
+        for group in document["groups"]
+        for requirement in requirements.of_group(document, group["nodes"], release)
     ]
     return document
 
@@ -104,6 +129,49 @@ def places(own: dict, collection_dir: str) -> dict:
         "venvs_dir": f"{state_dir}/venvs",
         "weights_path": own.get("llm_weights_path") or f"{state_dir}/weights/{model_id}",
         "weights_source": own.get("llm_weights_source") or (f"{collection_dir}/{bundled}" if bundled else ""),
+    }
+
+
+def discovery(own: dict, collection_dir: str) -> dict:
+    """Return what discovery has to look at on one host, as far as its own settings say.
+
+    :return: accelerator (npu, gpu or empty), paths, pythons, find_pythons, libraries, run_dir
+    """
+    engine = own.get("llm_engine", DEFAULT_ENGINE)
+    known = RELEASES.get(engine, {})
+    release = known.get(str(own.get("llm_engine_version", ""))) or (known[newest(engine)] if known else {})
+    found = places(own, collection_dir)
+    return {
+        "accelerator": release.get("accelerator", ""),
+        "paths": sorted({path for path in found.values() if path}),
+        "pythons": [own["llm_engine_python"]] if "llm_engine_python" in own else [],
+        "find_pythons": release.get("runtime") == "venv",
+        "libraries": release.get("libraries", []),
+        "run_dir": found["run_dir"],
+        "images": [own["llm_image"]] if "llm_image" in own else [],
+    }
+
+
+def probe(document: dict, host: str) -> dict:
+    """Return what the probe between the nodes of a replica group needs on ``host``; empty for a group of one.
+
+    :return: address, peers [{host, address}], ports, ring (hosts in order of rank), devices [{phy_id, ip}],
+        peer_devices {host: devices}
+    """
+    nodes = next(group["nodes"] for group in document["groups"] if host in [node["host"] for node in group["nodes"]])
+    # A host that did not answer has no address to be probed at, and is told of as such.
+    nodes = [node for node in nodes if node["address"]]
+    own = [node for node in nodes if node["host"] == host]
+    if len(nodes) < 2 or not own:
+        return {}
+    peers = [node for node in nodes if node["host"] != host]
+    return {
+        "address": own[0]["address"],
+        "peers": [{"host": node["host"], "address": node["address"]} for node in peers],
+        "ports": list(requirements.ports_of(document, nodes)),
+        "ring": [node["host"] for node in nodes],
+        "devices": own[0].get("npu_addresses", []),
+        "peer_devices": {node["host"]: node["npu_addresses"] for node in peers if node.get("npu_addresses")},
     }
 
 
@@ -147,6 +215,48 @@ def _known(variable: str, value: str | None, known: dict) -> str:
         found="nothing" if value is None else str(value),
         remedy=f"did you mean {near[0]}?" if near else f"set {variable} to one of the names above",
     )
+
+
+def _check_format(model_id: str, model: dict, engine_id: str) -> None:
+    engines = model.get("engines", list(ENGINES))
+    if engine_id not in engines:
+        raise LlmError(
+            f"{engine_id} does not read the weights of {model_id}",
+            wanted="llm_engine: " + " or ".join(engines),
+            found=f"llm_engine: {engine_id}",
+            remedy="change llm_engine, or take the model in a format of this engine: "
+            + (
+                ", ".join(name for name, known in MODELS.items() if engine_id in known.get("engines", ()))
+                or "none known"
+            ),
+        )
+
+
+def _engine(engine_id: str, version: str, release: dict, deployment: dict) -> dict:
+    found = {"id": engine_id, "version": version, "runtime": release["runtime"]}
+    if release.get("accelerator"):
+        found.update(
+            accelerator=release["accelerator"],
+            image=deployment.get("llm_image", ""),
+            group_ports=release["group_ports"],
+            **{key: release[key] for key in ("cann", "cuda") if key in release},
+        )
+    return found
+
+
+def _add_devices(
+    document: dict, nodes: list[dict], model: dict, release: dict, by_host: dict[str, dict], facts_of: dict[str, dict]
+) -> None:
+    """Add to each node how many accelerators it has to have, what one of them has to hold, and their own addresses."""
+    for node in nodes:
+        node["devices"] = accelerated.wanted_devices(by_host[node["host"]], facts_of[node["host"]], release)
+    total = sum(node["devices"] for node in nodes)
+    need = accelerated.memory(model, document["weights"]["bytes"], document["serving"]["max_model_len"], release, total)
+    for node in nodes:
+        node["memory"] = need
+        if release["accelerator"] == "npu":
+            network = (facts_of[node["host"]].get("npu") or {}).get("network") or []
+            node["npu_addresses"] = [{"phy_id": port["phy_id"], "ip": port["ip"]} for port in network if port["ip"]]
 
 
 def _groups(hosts: list[dict]) -> dict[str, list[dict]]:
@@ -229,6 +339,8 @@ def _node(host: dict, rank: int, own: dict, collection_dir: str) -> dict:
 
 
 def _address(host: str, interface: str, facts: dict) -> str:
+    if not facts:
+        return ""
     found = {entry["name"]: entry for entry in facts.get("interfaces", [])}
     if interface not in found:
         raise LlmError(
@@ -264,7 +376,7 @@ def _venv(release: dict, deployment: dict, own: dict, node: dict, facts: dict) -
         else f"{release['package']} --hash=sha256:{release['package_sha256']}"
     )
     content = hashlib.sha256(f"{release['lock_sha256']}\n{package}\n{release['python']}".encode()).hexdigest()
-    python = find_python(_python_requirement(release, own), facts)
+    python = find_python(requirements.python(release, own), facts)
     return {
         "path": f"{node['venvs_dir']}/{release['lock'].rsplit('.', 1)[0]}-{content[:12]}",
         "python": python["path"] if python else "",
@@ -277,14 +389,6 @@ def _venv(release: dict, deployment: dict, own: dict, node: dict, facts: dict) -
     }
 
 
-def _python_requirement(release: dict, own: dict) -> dict:
-    return {
-        "version": release["python"],
-        "implementation": release["implementation"],
-        "path": own.get("llm_engine_python", ""),
-    }
-
-
 def _endpoint(document: dict, group: dict) -> dict:
     head = group["nodes"][0]
     url = f"http://{head['address']}:{document['serving']['port']}"
@@ -293,40 +397,6 @@ def _endpoint(document: dict, group: dict) -> dict:
 
 def _start_budget(weight_bytes: int) -> int:
     return START_BASE_SECONDS + weight_bytes // READ_BYTES_PER_SECOND
-
-
-def _requirements(document: dict, node: dict, release: dict, own: dict) -> list[dict]:
-    """Return what ``node`` must have: {host, check, ...}; verdicts.py knows how to judge each check."""
-    host = node["host"]
-    return [
-        {"host": host, "check": "machine", "machine": release["machine"], "libc": release["libc"]},
-        {"host": host, "check": "cpu_flags", "any_of": release["cpu_flags_any"]},
-        {"host": host, "check": "libraries", "names": release["libraries"]},
-        {"host": host, "check": "python", **_python_requirement(release, own)},
-        {"host": host, "check": "memory", "bytes": node["memory"]["bytes"], "rows": node["memory"]["rows"]},
-        {"host": host, "check": "interface", "name": node["interface"]},
-        {"host": host, "check": "port", "port": document["serving"]["port"], "address": node["address"]},
-        {
-            "host": host,
-            "check": "weights_source",
-            "path": node["weights_source"],
-            "installed": node["weights_path"],
-            "bytes": document["weights"]["bytes"],
-        },
-        {
-            "host": host,
-            "check": "disk",
-            "parts": [
-                {"what": "engine", "path": node["venvs_dir"], "bytes": int(node["venv"]["bytes"] * DISK_MARGIN)},
-                {
-                    "what": "weights",
-                    "path": node["weights_path"],
-                    "bytes": int(document["weights"]["bytes"] * DISK_MARGIN),
-                },
-            ],
-        },
-        {"host": host, "check": "writable", "paths": [node["state_dir"], node["weights_path"]]},
-    ]
 
 
 def summary(document: dict) -> str:
@@ -346,12 +416,13 @@ def summary(document: dict) -> str:
             need = node["memory"]
             lines += [
                 f"  rank {node['rank']}   {node['host']} at {node['address']} on {node['interface']}",
-                f"    memory {human_bytes(need['bytes'])} = "
+                f"    memory {human_bytes(need['bytes'])}{' a device' if 'devices' in node else ''} = "
                 + " + ".join(f"{row['what']} {human_bytes(row['bytes'])}" for row in need["rows"])
-                + f"; {need['full_length_requests']} requests of full length fit",
+                + (f"; {need['full_length_requests']} requests of full length fit" if "launch" in node else ""),
                 f"    weights {node['weights_path']}",
-                f"    command {' '.join(node['launch']['argv'])}",
             ]
+            lines += [f"    devices {node['devices']}"] if "devices" in node else []
+            lines += [f"    command {' '.join(node['launch']['argv'])}"] if "launch" in node else []
     lines += [f"endpoint   {endpoint['url']}" for endpoint in document["endpoints"]]
     lines += [f"note       {note}" for note in document["notes"]]
     return "\n".join(lines)

@@ -109,6 +109,7 @@ SETTINGS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "llm_weights_lock": (_path, "deployment", "lock file of the weights, on the control node"),
     "llm_weights_path": (_path, "host", "where the engine reads the weights"),
     "llm_interface": (_text, "host", "network interface that serves"),
+    "llm_accelerators": (_whole(1, 64), "host", "accelerators that the host has to have"),
     "llm_api_port": (_whole(1, 65535), "deployment", "port of the API"),
     "llm_api_keys": (
         _whole(0, 1000),

@@ -14,7 +14,7 @@ description:
   - Writes C(DIR/DEPLOYMENT/STAGE.json), and one self-contained C(index.html) over all stages that lie there.
   - A report is the record of a run and no state of a host, so it is never reported as a change; check mode
     writes nothing.
-  - Runs on the control node.
+  - Runs on the control node, wherever the task is.
 author:
   - The baremetal.llm authors (@baremetal-llm)
 extends_documentation_fragment:
@@ -63,7 +63,6 @@ EXAMPLES = r"""
     started: 1793000000
     data:
       verdicts: []
-  delegate_to: localhost
 """
 
 RETURN = r"""
@@ -78,30 +77,16 @@ path:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.baremetal.llm.plugins.module_utils import reports
+from ansible_collections.baremetal.llm.plugins.module_utils import control
+from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            "dir": {"type": "path", "required": True},
-            "deployment": {"type": "str", "required": True},
-            "stage": {"type": "str", "required": True, "choices": list(reports.STAGES)},
-            "data": {"type": "dict", "required": True},
-            "passed": {"type": "bool", "required": True},
-            "started": {"type": "float", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    params = module.params
-    report = reports.stage_report(
-        params["deployment"], params["stage"], params["passed"], params["started"], params["data"]
-    )
+    module = AnsibleModule(argument_spec=control.REPORT, supports_check_mode=True)
     try:
-        path, page = reports.write(params["dir"], report, really=not module.check_mode)
-    except OSError as error:
-        module.fail_json(msg=f"the report cannot be written: {error.filename}: {error.strerror}; set llm_report_dir")
-    module.exit_json(changed=False, path=path, page=page)
+        module.exit_json(changed=False, **control.report(module.params, not module.check_mode))
+    except LlmError as error:
+        module.fail_json(**error.as_result())
 
 
 if __name__ == "__main__":

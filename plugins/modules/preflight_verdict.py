@@ -13,6 +13,7 @@ version_added: 0.1.0
 description:
   - Returns every verdict at once; what was wanted, what was found, on which host, and the remedy.
   - It reports and does not fail for a verdict; the caller decides by RV(passed).
+  - Runs on the control node, wherever the task is.
 author:
   - The baremetal.llm authors (@baremetal-llm)
 extends_documentation_fragment:
@@ -25,9 +26,19 @@ options:
     required: true
   facts:
     description:
-      - The facts of each host by its name in the inventory, as M(baremetal.llm.host_info) returns them.
+      - The facts of each host by its name in the inventory, as M(baremetal.llm.host_info) returns them, with what
+        M(baremetal.llm.npu_info), M(baremetal.llm.gpu_info) and M(baremetal.llm.peer_probe) returned below C(npu),
+        C(gpu) and C(peers); P(baremetal.llm.discovered#filter) joins them.
     type: dict
     required: true
+  fail_on:
+    description:
+      - Lowest level that makes RV(passed) false.
+    type: str
+    choices:
+      - fail
+      - warn
+    default: fail
 """
 
 EXAMPLES = r"""
@@ -35,14 +46,13 @@ EXAMPLES = r"""
   baremetal.llm.preflight_verdict:
     plan: "{{ decided.plan }}"
     facts: "{{ {'localhost': host} }}"
-  delegate_to: localhost
   run_once: true
   register: preflight
 """
 
 RETURN = r"""
 passed:
-  description: Whether no verdict is a C(fail).
+  description: Whether no verdict is as bad as O(fail_on).
   returned: success
   type: bool
 verdicts:
@@ -51,25 +61,22 @@ verdicts:
   type: list
   elements: dict
 table:
-  description: The verdicts as lines for a person, the worst first.
+  description: The verdicts as lines for a person, the worst first, those that are well by their number.
   returned: success
   type: str
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.baremetal.llm.plugins.module_utils import verdicts
+from ansible_collections.baremetal.llm.plugins.module_utils import control
+from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            "plan": {"type": "dict", "required": True},
-            "facts": {"type": "dict", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    judged = verdicts.judge(module.params["plan"], module.params["facts"])
-    module.exit_json(changed=False, passed=verdicts.passed(judged), verdicts=judged, table=verdicts.table(judged))
+    module = AnsibleModule(argument_spec=control.VERDICT, supports_check_mode=True)
+    try:
+        module.exit_json(changed=False, **control.verdict(module.params, not module.check_mode))
+    except LlmError as error:
+        module.fail_json(**error.as_result())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ version_added: 0.1.0
 description:
   - A pure function from inventory, catalog and discovered facts to one document that holds every decision of a
     deployment.
-  - Runs on the control node. Reads only the lock of the weights.
+  - Runs on the control node, wherever the task is. Reads only the lock of the weights.
 author:
   - The baremetal.llm authors (@baremetal-llm)
 extends_documentation_fragment:
@@ -32,6 +32,12 @@ options:
       - Where this collection lies on the control node; bundled models are found there.
     type: path
     required: true
+  launch:
+    description:
+      - Whether the plan is to be carried out, and not only held against the hosts; an engine that this version of the
+        collection cannot launch is then refused.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -39,7 +45,6 @@ EXAMPLES = r"""
   baremetal.llm.serving_plan:
     hosts: "{{ ansible_play_hosts_all | baremetal.llm.serving_hosts(hostvars, groups) }}"
     collection_dir: "{{ role_path | dirname | dirname }}"
-  delegate_to: localhost
   run_once: true
   register: decided
 """
@@ -56,26 +61,16 @@ summary:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.baremetal.llm.plugins.module_utils import planning
+from ansible_collections.baremetal.llm.plugins.module_utils import control
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
-from ansible_collections.baremetal.llm.plugins.module_utils.weights import lockfile
 
 
 def main():
-    module = AnsibleModule(
-        argument_spec={
-            "hosts": {"type": "list", "elements": "dict", "required": True},
-            "collection_dir": {"type": "path", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    hosts, collection_dir = module.params["hosts"], module.params["collection_dir"]
+    module = AnsibleModule(argument_spec=control.PLAN, supports_check_mode=True)
     try:
-        path = planning.lock_path(hosts, collection_dir)
-        plan = planning.plan(hosts, collection_dir, lockfile.load(path) if path else None)
+        module.exit_json(changed=False, **control.plan(module.params, not module.check_mode))
     except LlmError as error:
         module.fail_json(**error.as_result())
-    module.exit_json(changed=False, plan=plan, summary=planning.summary(plan))
 
 
 if __name__ == "__main__":

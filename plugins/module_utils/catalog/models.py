@@ -5,8 +5,9 @@
 """Models: what they are made of. Adding a model is an entry here and nothing else.
 
 ``architecture`` holds the fields of the model's config.json that memory depends on. ``bytes`` is the size of the
-weights on disk where no lock says it exactly. ``bundled`` names a folder below the collection's root. ``source`` says
-where each figure is from.
+weights on disk where no lock says it exactly. ``precision`` is what the weights are computed in, ``engines`` those that
+read this format (all, where it is left out): a quantized set is bound to the engines of its maker. ``bundled`` names a
+folder below the collection's root. ``source`` says where each figure is from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,21 @@ _DEEPSEEK_671B = {
     "qk_rope_head_dim": 64,
     "max_positions": 163840,
 }
+
+
+def _r1(title: str, precision: str, size: int, engines: list[str], source: str) -> dict:
+    return {
+        "title": f"DeepSeek-R1 671B, {title}",
+        "architecture": _DEEPSEEK_671B,
+        "dtype": "bfloat16",
+        "precision": precision,
+        "bytes": size,
+        "engines": engines,
+        "max_model_len": 16384,
+        "max_num_seqs": 16,
+        "source": source,
+    }
+
 
 MODELS = {
     "deepseek-v3-tiny": {
@@ -37,13 +53,47 @@ MODELS = {
         "max_num_seqs": 8,
         "source": "models/train_deepseek_v3_tiny.py in this collection",
     },
-    "deepseek-r1-bf16": {
-        "title": "DeepSeek-R1 671B, BF16",
-        "architecture": _DEEPSEEK_671B,
-        "dtype": "bfloat16",
-        "bytes": 1_342_000_000_000,
-        "max_model_len": 16384,
-        "max_num_seqs": 16,
-        "source": "unsloth/DeepSeek-R1-BF16; 671e9 parameters of 2 bytes; config.json of deepseek-ai/DeepSeek-R1",
-    },
+    "deepseek-r1-bf16": _r1(
+        "BF16",
+        "bfloat16",
+        1_342_000_000_000,
+        ["vllm_ascend", "mindie", "vllm", "vllm_cpu"],
+        "unsloth/DeepSeek-R1-BF16; 671e9 parameters of 2 bytes; config.json of deepseek-ai/DeepSeek-R1",
+    ),
+    "deepseek-r1-fp8": _r1(
+        "FP8 as published",
+        "fp8",
+        688_600_000_000,
+        ["vllm"],
+        "deepseek-ai/DeepSeek-R1-0528, 163 shards",
+    ),
+    "deepseek-r1-w8a8": _r1(
+        "W8A8 of msModelSlim",
+        "int8",
+        # Published as 670 to 700 GB; the index of the copy at hand says it exactly.
+        700_000_000_000,
+        ["vllm_ascend", "mindie"],
+        "vllm-ascend/DeepSeek-R1-0528-W8A8",
+    ),
+    "deepseek-r1-int8": _r1(
+        "INT8 by channel",
+        "int8",
+        700_000_000_000,
+        ["vllm"],
+        "meituan/DeepSeek-R1-Channel-INT8",
+    ),
+    "deepseek-r1-a8w8": _r1(
+        "A8W8 of MindSpore",
+        "int8",
+        700_000_000_000,
+        ["vllm_mindspore"],
+        "MindSpore-Lab/DeepSeek-R1-0528-A8W8; its guide asks for more than 700 GB of disk",
+    ),
+    "deepseek-r1-a8w4": _r1(
+        "A8W4 of MindSpore",
+        "int8",
+        400_000_000_000,
+        ["vllm_mindspore"],
+        "MindSpore-Lab/R1-A8W4; its guide asks for more than 400 GB of disk",
+    ),
 }

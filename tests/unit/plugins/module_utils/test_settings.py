@@ -67,6 +67,7 @@ CASES = {
     "llm_state_dir": PATH,
     "llm_engine_python": PATH,
     "llm_engine_wheelhouse": PATH,
+    "llm_accelerators": whole(1, 64),
     "llm_api_port": whole(1, 65535),
     "llm_api_keys": whole(0, 1000),
     "llm_max_model_len": whole(1, 10_000_000),
