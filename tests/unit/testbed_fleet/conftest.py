@@ -22,7 +22,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 def _own_name() -> str:
     number, name = os.getpid(), ""
-    for _ in range(4):
+    for _digit in range(4):
         number, digit = divmod(number, len(_DIGITS))
         name = _DIGITS[digit] + name
     return f"t{name}"
