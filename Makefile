@@ -1,12 +1,12 @@
 # Everything is done by tools/*.py inside .venv, which the first call makes.
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev demo demo-stop lint docs units molecule e2e test clean
+.PHONY: help venv venv-dev demo demo-stop lint docs units molecule e2e bench-preflight test clean
 
 python := .venv/bin/python
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' Makefile
 
 venv: ## make .venv with what runs the playbooks (PYTHON=... names a Python)
 	@tools/venv.sh control
@@ -34,7 +34,12 @@ molecule: venv-dev ## tests of roles and playbooks on hosts
 
 e2e: venv-dev ## integration tests
 	@$(python) tools/system_packages.py hosts
+	@$(python) tools/system_packages.py docker
 	@$(python) -m pytest tests/integration
+
+bench-preflight: venv-dev ## preflight of 16 hosts against three rounds of ping
+	@$(python) tools/system_packages.py hosts
+	@$(python) benchmarks/preflight.py
 
 test: venv-dev ## lint, docs, molecule, then all of pytest
 	@$(python) tools/all_tests.py

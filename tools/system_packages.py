@@ -24,6 +24,8 @@ PURPOSES = {
     "lint": {"shellcheck": "shellcheck"},
     # hosts made of network namespaces, each with its own sshd, and a firewall on some of them
     "hosts": {"ip": "iproute2", "sshd": "openssh-server", "iptables": "iptables"},
+    # the real engine that host_info is held to
+    "docker": {"dockerd": "docker.io"},
     # vLLM's CPU build is linked against the one, and its packages are locked for the other
     "engine": {"libnuma.so.1": "libnuma1", "python3.11": "python3.11-venv"},
 }

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
+import time
 from typing import NamedTuple
+
+# Of each stream. The longest output that is asked for, the XML of 16 GPUs, has less than half a megabyte.
+MOST_BYTES = 16 << 20
 
 
 class Outcome(NamedTuple):
@@ -31,7 +36,10 @@ class Outcome(NamedTuple):
 
 
 def run(argv: list[str], timeout: float, env: dict[str, str] | None = None, cwd: str | None = None) -> Outcome:
-    """Run ``argv`` for at most ``timeout`` seconds and return its Outcome; never raises for what the program does."""
+    """Run ``argv`` for at most ``timeout`` seconds and return its Outcome; never raises for what the program does.
+
+    A program that prints more than MOST_BYTES is ended: what prints without end would fill the host's memory.
+    """
     environment = dict(os.environ if env is None else env, LC_ALL="C", LANG="C")
     try:
         process = subprocess.Popen(
@@ -49,14 +57,43 @@ def run(argv: list[str], timeout: float, env: dict[str, str] | None = None, cwd:
     except OSError as error:
         return Outcome(None, "", "", f"cannot be started: {error.strerror}")
     try:
-        stdout, stderr = process.communicate(timeout=timeout)
+        streams, reason = _read(process, time.monotonic() + timeout)
+        if not reason:
+            process.wait(timeout)
     except subprocess.TimeoutExpired:
-        _end(process)
-        return Outcome(None, "", "", f"did not end within {timeout:g} s")
+        reason = "time"
     except BaseException:
         _end(process)
         raise
-    return Outcome(process.returncode, _text(stdout), _text(stderr), "")
+    if reason:
+        _end(process)
+        said = f"did not end within {timeout:g} s" if reason == "time" else f"printed more than {MOST_BYTES} bytes"
+        return Outcome(None, "", "", said)
+    process.stdout.close()
+    process.stderr.close()
+    return Outcome(process.returncode, *streams, "")
+
+
+def _read(process: subprocess.Popen, end: float) -> tuple[list[str], str]:
+    """Return both streams as text, and "time" or "bytes" when they did not come to their end."""
+    chunks: dict[object, list[bytes]] = {process.stdout: [], process.stderr: []}
+    sizes = dict.fromkeys(chunks, 0)
+    with selectors.DefaultSelector() as selector:
+        for stream in chunks:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, end - time.monotonic()))
+            if not ready:
+                return [], "time"
+            for key, _events in ready:
+                chunk = os.read(key.fd, 1 << 16)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                chunks[key.fileobj].append(chunk)
+                sizes[key.fileobj] += len(chunk)
+            if max(sizes.values()) > MOST_BYTES:
+                return [], "bytes"
+    return [_text(b"".join(parts)) for parts in chunks.values()], ""
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -100,7 +100,9 @@ def plan(hosts: list[dict], collection_dir: str, lock: dict | None, launch: bool
             node["launch"] = engine.launch(document, node)
         document["groups"].append({"name": replica, "head": nodes[0]["host"], "nodes": nodes})
     document["endpoints"] = [_endpoint(document, group) for group in document["groups"]]
-    document["start_timeout"] = deployment.get("llm_start_timeout", _start_budget(document["weights"]["bytes"]))
+    document["start_timeout"] = deployment.get(
+        "llm_start_timeout", _start_budget(document["weights"]["bytes"], facts_of)
+    )
     document["requirements"] = [
         requirement
         for group in document["groups"]
@@ -395,8 +397,10 @@ def _endpoint(document: dict, group: dict) -> dict:
     return {"group": group["name"], "host": head["host"], "url": f"{url}/v1", "health": f"{url}/health"}
 
 
-def _start_budget(weight_bytes: int) -> int:
-    return START_BASE_SECONDS + weight_bytes // READ_BYTES_PER_SECOND
+def _start_budget(weight_bytes: int, facts_of: dict[str, dict]) -> int:
+    measured = [(facts.get("read_rate") or {}).get("bytes_per_s") for facts in facts_of.values()]
+    rate = min((rate for rate in measured if rate), default=READ_BYTES_PER_SECOND)
+    return START_BASE_SECONDS + int(weight_bytes / rate)
 
 
 def summary(document: dict) -> str:

@@ -39,6 +39,7 @@ from .report_html import (
 )
 from .report_problems import failed_requests, findings, shown, wrong_files
 
+MIB = 1024**2
 REQUESTS_DRAWN = 60
 POINTS_DRAWN = 1000
 
@@ -64,6 +65,33 @@ def _hosts(by_stage: dict) -> Markup:
     ]
     headers = ["Host", "Processor", "Cores", "Memory", "Available", "Default route", "Kernel"]
     return table("Hosts", headers, rows, numeric=(2, 3, 4)) if rows else Markup()
+
+
+def _accelerators(by_stage: dict) -> Markup:
+    rows = [_accelerators_row(host, entry) for host, entry in _facts(by_stage).items() if _kinds(entry)]
+    headers = ["Host", "Accelerators", "Memory each", "Driver", "Firmware", "Not well"]
+    return table("Accelerators", headers, rows, numeric=(2,)) if rows else Markup()
+
+
+def _kinds(entry: dict) -> list[str]:
+    return [kind for kind in ("npu", "gpu") if isinstance(entry.get(kind), dict)]
+
+
+def _accelerators_row(host: str, entry: dict) -> list:
+    told = entry[_kinds(entry)[0]]
+    devices = dicts(told.get("chips") or told.get("gpus"))
+    names = {text(device.get("name")) for device in devices}
+    sizes = [amount(device.get("memory_total_mib")) for device in devices]
+    ill = [text(device.get("health"), 40) for device in devices if device.get("health") not in (None, "OK")]
+    lost = [f"lost: {text(pick(device, 'bus_id'), 40)}" for device in dicts(told.get("lost"))]
+    return [
+        host,
+        f"{len(devices)} x {', '.join(sorted(names))}" if devices else text(told.get("reason")),
+        size(min(sizes) * MIB) if sizes else NOTHING,
+        text(told.get("driver_version")),
+        text(told.get("firmware_version")) or NOTHING,
+        ", ".join([*ill, *lost]) or NOTHING,
+    ]
 
 
 def _kernel(entry: dict) -> list:
@@ -510,6 +538,7 @@ def _leaves(value: object, name: str, depth: int) -> list[tuple[str, object]]:
 
 SECTIONS = (
     ("hosts", "Hosts", _hosts),
+    ("accelerators", "Accelerators", _accelerators),
     ("plan", "Plan", _plan_section),
     ("verdicts", "Verdicts", _verdicts),
     ("weights", "Weights", _weights),

@@ -61,7 +61,7 @@ def _mtu(requirement: dict, facts: dict) -> object:
 
 
 # what: (name for a person, value of one host, checks whose failure says it already, remedy)
-_EQUALITIES = {
+EQUALITIES = {
     "driver": (
         "driver version",
         _driver,
@@ -94,7 +94,7 @@ _EQUALITIES = {
 
 def _equal(requirement: dict, facts_of: dict[str, dict], ill: Ill) -> list[HostVerdict]:
     """One value on every host; the odd ones are named against the most frequent value, or the head's in a tie."""
-    noun, value_of, carriers, remedy = _EQUALITIES[requirement["what"]]
+    noun, value_of, carriers, remedy = EQUALITIES[requirement["what"]]
     kind = requirement.get("kind")
     values = {
         host: value_of(requirement, dict(facts, inventory_hostname=host))

@@ -70,6 +70,14 @@ def test_much_output_on_both_streams():
     assert (len(outcome.stdout), len(outcome.stderr)) == (400_000, 400_000)
 
 
+@pytest.mark.parametrize("stream", [1, 2])
+def test_output_without_end_is_cut_off_and_said(monkeypatch, stream):
+    monkeypatch.setattr(commands, "MOST_BYTES", 1 << 20)
+    outcome = python(f"import os\nwhile True: os.write({stream}, b'x' * 65536)")
+    assert outcome == commands.Outcome(None, "", "", "printed more than 1048576 bytes")
+    assert len(python(f"import os; os.write({stream}, b'x' * 60000)")[stream]) == 60_000
+
+
 @pytest.mark.parametrize("kind", ["absent", "a folder", "not executable", "not a program", "no interpreter"])
 def test_programs_that_cannot_be_started(tmp_path, kind):
     path = tmp_path / "tool"

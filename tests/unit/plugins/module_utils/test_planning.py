@@ -636,6 +636,12 @@ def test_human_bytes(count, text):
 # The catalog as it is -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("rate", "budget"), [(None, 600 + 2684), (2_000_000_000, 600 + 671), (1e8, 600 + 13420)])
+def test_the_start_budget_follows_the_disk_where_it_was_measured(make_plan, make_host, facts, rate, budget):
+    facts["read_rate"] = None if rate is None else {"bytes_per_s": rate}
+    assert make_plan(make_host(facts=facts, llm_model="deepseek-r1-bf16"), lock=None)["start_timeout"] == budget
+
+
 ENGINE_OF = {name: model.get("engines", ["vllm_cpu"])[-1] for name, model in models.MODELS.items()}
 
 

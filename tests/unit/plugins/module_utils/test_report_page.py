@@ -706,6 +706,28 @@ def test_plan_says_who_is_who_and_how_the_engine_is_started():
     assert "the first port from 8000 on" in page.text
 
 
+def test_accelerators_are_shown_with_what_is_not_well():
+    chips = [{"name": "910B4-1", "memory_total_mib": 65536, "health": health} for health in ("OK", "Alarm", None)]
+    npu = {
+        "chips": chips,
+        "driver_version": "25.5.1",
+        "firmware_version": "7.8.0",
+        "lost": [{"bus_id": "0000:C3:00.0"}],
+    }
+    gpu = {"gpus": [], "reason": "no driver answers <b>"}
+    page = read([stage("discover", 5, 1.0, hosts={"a1": {"npu": npu}, "n1": {"gpu": gpu}, "c1": {}})]).text
+    for words in (
+        "3 x 910B4-1",
+        "68.7 GB",
+        "25.5.1",
+        "7.8.0",
+        "Alarm, lost: 0000:C3:00.0",
+        "no driver answers <b>",
+    ):
+        assert words in page
+    assert "Accelerators" not in report_page.render([discover()])
+
+
 def test_memory_bar_is_to_scale():
     rows = memory()["rows"]
     drawn = report_page.render(passed_run()).split('aria-labelledby="memory0')[1].split("</svg>")[0]
