@@ -19,6 +19,7 @@ from .catalog.releases import RELEASES, newest
 from .engines import accelerated
 from .engines.registry import ENGINES
 from .errors import LlmError
+from .peers.protocol import PROCESS_NAME
 from .weights import lockfile
 
 FORMAT = 1
@@ -325,7 +326,12 @@ def _port(deployment: dict, hosts: list[dict]) -> int:
 
 
 def _taken(facts_of: list[dict]) -> set[int]:
-    return {entry["port"] for facts in facts_of for entry in facts.get("ports_in_use", [])}
+    return {entry["port"] for facts in facts_of for entry in listeners(facts)}
+
+
+def listeners(facts: dict) -> list[dict]:
+    """Return who listens on a host, without probes of an earlier preflight: those end by themselves."""
+    return [entry for entry in facts.get("ports_in_use", []) if entry.get("process") != PROCESS_NAME]
 
 
 def _node(host: dict, rank: int, own: dict, collection_dir: str) -> dict:

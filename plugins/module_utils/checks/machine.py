@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from ..planning import find_python, human_bytes
+from ..planning import find_python, human_bytes, listeners
 from .levels import FAIL, OK, WARN, Verdict, listed
 
 PACKAGE_OF_LIBRARY = {"libnuma.so.1": "libnuma1 (Debian, Ubuntu) or numactl-libs (openEuler, Rocky)"}
@@ -116,7 +116,7 @@ def _port(requirement: dict, facts: dict) -> list[Verdict]:
     own = set(facts.get("service", {}).get("pids", []))
     others = [
         entry
-        for entry in facts["ports_in_use"]
+        for entry in listeners(facts)
         if entry["port"] == requirement["port"]
         and entry["pid"] not in own
         and _covers(entry["address"], requirement["address"])

@@ -28,6 +28,7 @@ from . import visitor
 from .protocol import (
     HELLO_BYTES,
     MARKER,
+    PROCESS_NAME,
     Channel,
     ProtocolError,
     checked_connections,
@@ -180,11 +181,13 @@ def _be_alone(keep: list[int], title: str, most_s: float) -> None:
 
 
 def set_title(title: str) -> None:
-    """Make ``title`` the command line that others see of this process, where the kernel lets it.
+    """Make ``title`` the command line that others see of this process, where the kernel lets it, and name it.
 
     The kernel shows the memory that held the arguments, and goes on into that of the environment where the last byte
     of the arguments is not zero (fs/proc/base.c, get_mm_cmdline).
     """
+    with open("/proc/self/comm", "w", encoding="ascii") as stream:
+        stream.write(PROCESS_NAME)
     with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
         fields = stream.read().rpartition(")")[2].split()
     # Fields 48 to 51 of proc(5): arg_start, arg_end, env_start, env_end; the rest begins with field 3.

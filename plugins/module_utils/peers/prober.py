@@ -23,7 +23,7 @@ from .devices import ping_devices
 from .matrix import better, by_pair
 from .protocol import MARKER, Secret
 
-VISITS_AT_ONCE = 24  # times the ports of a plan stays below the common limit of 1024 open files
+VISITS_AT_ONCE = 8  # a visit takes milliseconds, and many hosts may share a machine
 MOST_PEERS = 1024  # more hosts than any group has; bounds the work
 GRACE_S = 2.0  # after its window, before the kernel ends a listener
 
@@ -52,7 +52,7 @@ class Prober:
         self.met: set[str] = set()
         self.changed = threading.Condition()
         self.peers = self._peers()
-        self.unvisited = set(self.peers)
+        self.unvisited: set[str] = set()
         self.listening: list[dict] = []
         self.group: visitor.Group | None = None
 
@@ -61,9 +61,8 @@ class Prober:
         pings: dict = {"device_pings": [], "not_probed": [], "problems": []}
         if self.peers:
             link = self._open()
-            pinging = threading.Thread(target=lambda: pings.update(self._ping()), daemon=True)
-            self._visit_all(link, pinging)
-            pinging.join()
+            self._visit_all(link)
+            pings = ping_devices(self.settings, self.end)
             if link is not None:
                 link.close()
         return self._result(pings)
@@ -138,26 +137,37 @@ class Prober:
 
     # Visits -------------------------------------------------------------------------------------------------------
 
-    def _visit_all(self, link: socket.socket | None, pinging: threading.Thread) -> None:
-        """Visit every peer; wait a while for those that something is in the way to, until the time is up."""
-        pinging.start()
+    def _visit_all(self, link: socket.socket | None) -> None:
+        """Visit every peer, and those that something is in the way to a second time: a busy machine may be late."""
         if link is not None:
             threading.Thread(target=self._hear, args=(link,), daemon=True).start()
-        waiting: queue.SimpleQueue = queue.SimpleQueue()
-        for name in self.peers:
-            waiting.put(name)
-        unsettled: set[str] = set()
-        for _worker in range(min(VISITS_AT_ONCE, len(self.peers))):
-            threading.Thread(target=self._work, args=(waiting, unsettled, link), daemon=True).start()
+        unsettled = self._visit_some(set(self.peers), link)
+        if link is not None:
+            # They may come by themselves.
+            with self.changed:
+                self.changed.wait_for(
+                    lambda: not (unsettled - self.met), min(self.settings["settle"], self._remaining())
+                )
+        self._visit_some(unsettled - self.met, link)
         with self.changed:
-            self.changed.wait_for(lambda: not self.unvisited, self._remaining())
-            if link is not None:
-                settle = min(self.settings["settle"], self._remaining())
-                self.changed.wait_for(lambda: not (unsettled - self.met), settle)
             self.over = True
         if link is not None:
             with contextlib.suppress(OSError):  # the listener may be over, having met everybody
                 link.shutdown(socket.SHUT_WR)
+
+    def _visit_some(self, names: set[str], link: socket.socket | None) -> set[str]:
+        """Visit the peers ``names`` until the time is up; return those that something is in the way to."""
+        waiting: queue.SimpleQueue = queue.SimpleQueue()
+        for name in sorted(names):
+            waiting.put(name)
+        unsettled: set[str] = set()
+        with self.changed:
+            self.unvisited |= names
+        for _worker in range(min(VISITS_AT_ONCE, len(names))):
+            threading.Thread(target=self._work, args=(waiting, unsettled, link), daemon=True).start()
+        with self.changed:
+            self.changed.wait_for(lambda: not self.unvisited, self._remaining())
+            return set(unsettled)
 
     def _work(self, waiting: queue.SimpleQueue, unsettled: set[str], link: socket.socket | None) -> None:
         while self._remaining() > 0:
@@ -193,9 +203,6 @@ class Prober:
 
     def _remaining(self) -> float:
         return max(0.0, self.visits_end - time.monotonic())
-
-    def _ping(self) -> dict:
-        return ping_devices(self.settings, self.end)
 
     # The result ---------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ import time
 from typing import NamedTuple
 
 MARKER = "BAREMETAL_LLM_PROBE"
+PROCESS_NAME = "llm-probe"  # of a listener that waits for its peers; the kernel keeps 15 characters
 HELLO_BYTES = 8_192  # a greeting with the state of some 200 ports
 LINE_BYTES = 65_536  # a report of some 500 connections
 PAYLOAD_BYTES = 65_536  # 7 segments of a 9000 byte path, 45 of a 1500 byte path: always more than one full segment

@@ -9,7 +9,7 @@ import hashlib
 import json
 
 import pytest
-from ansible_collections.baremetal.llm.plugins.module_utils import planning
+from ansible_collections.baremetal.llm.plugins.module_utils import planning, verdicts
 from ansible_collections.baremetal.llm.plugins.module_utils.catalog import hardware, models, releases
 from ansible_collections.baremetal.llm.plugins.module_utils.engines import registry, vllm_cpu
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
@@ -634,6 +634,14 @@ def test_human_bytes(count, text):
 
 
 # The catalog as it is -----------------------------------------------------------------------------------------------
+
+
+def test_a_probe_of_an_earlier_preflight_takes_no_port(make_plan, make_host, facts):
+    facts["ports_in_use"] = [{"port": 8000, "address": "192.0.2.10", "pid": 5, "process": "llm-probe"}]
+    plan = make_plan(make_host(facts=facts))
+    assert plan["serving"]["port"] == 8000
+    judged = verdicts.judge(plan, {"laptop": facts})
+    assert [entry["level"] for entry in judged if entry["check"] == "port"] == ["ok"]
 
 
 @pytest.mark.parametrize(("rate", "budget"), [(None, 600 + 2684), (2_000_000_000, 600 + 671), (1e8, 600 + 13420)])

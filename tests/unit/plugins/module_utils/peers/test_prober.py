@@ -16,7 +16,7 @@ import threading
 import time
 
 import pytest
-from ansible_collections.baremetal.llm.plugins.module_utils.peers import listener, matrix, prober, visitor
+from ansible_collections.baremetal.llm.plugins.module_utils.peers import listener, matrix, prober, protocol, visitor
 from ansible_collections.baremetal.llm.plugins.module_utils.peers.protocol import MARKER, Channel, Secret
 
 ADDRESSES = {"a": "127.0.0.2", "b": "127.0.0.3", "c": "127.0.0.4"}
@@ -426,6 +426,12 @@ listener.set_title(sys.stdin.read())
 with open("/proc/self/cmdline", "rb") as stream:
     sys.stdout.buffer.write(stream.read())
 """
+
+
+def test_a_listener_is_known_by_its_name(tmp_path):
+    (tmp_path / "s").write_text(TITLE.replace("/proc/self/cmdline", "/proc/self/comm"))
+    told = subprocess.run([sys.executable, "s"], cwd=tmp_path, input=b"title", capture_output=True, check=True)
+    assert told.stdout.decode().strip() == protocol.PROCESS_NAME
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, 40, 80, 200, 1000, 100_000])
