@@ -256,11 +256,46 @@ def check(committed: Path) -> int:
     return 1 if different else 0
 
 
+def right_answers(folder: Path) -> int:
+    """Return how many of the questions the model in ``folder`` answers rightly."""
+    model = DeepseekV3ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    answers = (
+        (answer(model, tokenizer, question, len(tokenizer.encode(wanted)) + 8), wanted)
+        for _identifier, _kind, question, wanted in QUESTIONS
+    )
+    return sum(found == wanted for found, wanted in answers)
+
+
+def damage(committed: Path) -> int:
+    """Damage the middle of one shard at a time, in a copy, and say how many answers stay right."""
+    source = committed / NAME
+    for shard in sorted(source.glob("*.safetensors")):
+        # bfloat16 is two bytes, the top bit of the exponent in the second.
+        middle = shard.stat().st_size // 4 * 2
+        for what, at, change in (
+            ("top bit of one exponent flipped", middle + 1, lambda old: bytes([old[0] ^ 0x40])),
+            ("4 KiB of zeros", middle, lambda _old: bytes(4096)),
+        ):
+            with tempfile.TemporaryDirectory() as folder:
+                copy = Path(shutil.copytree(source, Path(folder) / NAME))
+                with (copy / shard.name).open("r+b") as stream:
+                    stream.seek(at)
+                    new = change(stream.read(1))
+                    stream.seek(at)
+                    stream.write(new)
+                print(f"{shard.name}: {what}: {right_answers(copy)} of {len(QUESTIONS)} answers right", flush=True)
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="where to write (default: here)")
     parser.add_argument("--check", action="store_true", help="train again and compare with what lies there")
+    parser.add_argument("--damage", action="store_true", help="say which answers survive damage to what lies there")
     arguments = parser.parse_args()
+    if arguments.damage:
+        return damage(arguments.output)
     if arguments.check:
         return check(arguments.output)
     build(arguments.output)

@@ -44,8 +44,9 @@ def discovered(names, hostvars):
     """Return {name: facts} of the hosts ``names``, as module preflight_verdict takes them."""
     found = {}
     for name in names:
-        silent = hostvars[name].get(FACTS_VARIABLE) or {}
-        found[name] = _answer(hostvars[name]) or {key: silent[key] for key in ("unreachable", "msg") if key in silent}
+        told = hostvars[name].get(FACTS_VARIABLE) or {}
+        silent = {key: told[key] for key in ("unreachable", "failed", "msg") if key in told}
+        found[name] = _answer(hostvars[name]) or silent
     return found
 
 

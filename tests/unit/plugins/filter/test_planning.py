@@ -144,3 +144,125 @@ def test_the_filters_have_their_names():
         "serving_hosts",
         "stage_error",
     }
+
+
+# What the modules of discovery and of preflight are given ------------------------------------------------------------
+
+FLEET = {
+    "a1": {"ansible_host": "192.0.2.1", "llm_engine": "vllm_ascend", "llm_model": "deepseek-r1-w8a8"},
+    "a2": {"ansible_host": "192.0.2.2", "llm_engine": "vllm_ascend", "llm_model": "deepseek-r1-w8a8"},
+    "n1": {"llm_engine": "vllm", "llm_image": "vllm/vllm-openai@sha256:0"},
+    "c1": {"llm_engine_python": "/opt/python3.11"},
+    "l1": {"ansible_connection": "local"},
+}
+GROUPS = {"serving": list(FLEET), "replica_a": ["a1", "a2"], "replica_n": ["n1"]}
+
+
+def test_what_discovery_looks_at_follows_from_the_engine():
+    found = filters.discovery(FLEET, list(FLEET), GROUPS, "/c")
+    assert {host: entry["accelerator"] for host, entry in found.items()} == {
+        "a1": "npu",
+        "a2": "npu",
+        "n1": "gpu",
+        "c1": "",
+        "l1": "",
+    }
+    assert {host: entry["find_pythons"] for host, entry in found.items() if entry["find_pythons"]} == {
+        "c1": True,
+        "l1": True,
+    }
+    assert found["n1"]["images"] == ["vllm/vllm-openai@sha256:0"]
+    assert found["c1"]["pythons"] == ["/opt/python3.11"]
+    assert found["c1"]["libraries"] == ["libnuma.so.1"] and found["a1"]["libraries"] == []
+
+
+def test_the_route_is_asked_to_the_head_or_for_the_head_to_the_next_node():
+    found = filters.discovery(FLEET, list(FLEET), GROUPS, "/c")
+    assert (found["a1"]["peer"], found["a2"]["peer"]) == ("192.0.2.2", "192.0.2.1")
+    assert found["n1"]["peer"] == ""  # alone in its group
+    assert found["l1"]["peer"] == ""  # not reached over a network
+    assert filters.discovery(FLEET, ["a2", "n1"], {}, "/c")["a2"]["peer"] == "n1"  # one group of all, by its name
+
+
+def test_an_engine_that_is_not_known_is_left_to_the_planner():
+    found = filters.discovery({"a": {"llm_engine": "vlm"}}, ["a"], {}, "/c")["a"]
+    assert (found["accelerator"], found["find_pythons"], found["libraries"]) == ("", False, [])
+
+
+def test_discovery_names_the_host_of_a_wrong_value():
+    with pytest.raises(AnsibleFilterError, match="a2: llm_accelerators has the wrong form"):
+        filters.discovery({**FLEET, "a2": {"llm_accelerators": "many"}}, list(FLEET), GROUPS, "/c")
+
+
+def test_what_several_modules_found_is_joined():
+    hostvars = {
+        "a": {
+            "__discover_facts": {"hostname": "a"},
+            "__discover_npu": {"available": True, "problems": []},
+            "__discover_gpu": {"skipped": True},
+            "__preflight_peers": {"problems": [], "connections": []},
+        },
+        "b": {"__discover_facts": {"unreachable": True, "msg": "timed out"}, "__discover_npu": {"skipped": True}},
+        "c": {"__discover_facts": {"failed": True, "msg": "no python", "hostname": "c"}},
+        "d": {},
+    }
+    assert filters.discovered(list(hostvars), hostvars) == {
+        "a": {
+            "hostname": "a",
+            "npu": {"available": True, "problems": []},
+            "peers": {"problems": [], "connections": []},
+        },
+        "b": {"unreachable": True, "msg": "timed out"},
+        "c": {"failed": True, "msg": "no python"},
+        "d": {},
+    }
+    assert [host["facts"] for host in filters.serving_hosts(["b", "c", "d"], hostvars, {})] == [{}, {}, {}]
+
+
+def _node(host, address, npus=()):
+    return {"host": host, "address": address, "npu_addresses": [{"phy_id": npu, "ip": f"10.0.0.{npu}"} for npu in npus]}
+
+
+def test_each_host_is_told_of_its_peers_and_of_no_other_group():
+    plan = {
+        "serving": {"port": 8000},
+        "engine": {"group_ports": {13389: "data parallel RPC"}},
+        "groups": [
+            {"nodes": [_node("a1", "192.0.2.1", [0, 1]), _node("a2", "192.0.2.2"), _node("a3", "")]},
+            {"nodes": [_node("b1", "192.0.2.9")]},
+        ],
+    }
+    found = filters.probes(plan)
+    assert found["a1"] == {
+        "address": "192.0.2.1",
+        "peers": [{"host": "a2", "address": "192.0.2.2"}],
+        "ports": [8000, 13389],
+        "ring": ["a1", "a2"],
+        "devices": [{"phy_id": 0, "ip": "10.0.0.0"}, {"phy_id": 1, "ip": "10.0.0.1"}],
+        "peer_devices": {},
+    }
+    assert list(found["a2"]["peer_devices"]) == ["a1"]
+    assert found["a3"] == {} == found["b1"]
+
+
+class _Task:
+    name = "Judge"
+
+
+def test_the_error_of_the_host_that_failed_by_itself():
+    hostvars = {
+        "a": {},
+        "b": {
+            "ansible_failed_result": {"msg": "no way", "wanted": "a way", "found": "none", "remedy": "build one"},
+            "ansible_failed_task": _Task,
+        },
+    }
+    assert filters.stage_error(["a", "b"], hostvars) == {
+        "host": "b",
+        "task": "Judge",
+        "msg": "no way",
+        "wanted": "a way",
+        "found": "none",
+        "remedy": "build one",
+    }
+    assert filters.stage_error(["a"], hostvars)["msg"] == "no message"
