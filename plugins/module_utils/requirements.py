@@ -28,7 +28,7 @@ def of_node(document: dict, node: dict, nodes: list[dict], release: dict, own: d
     :param own: the converted settings of the host
     """
     wanted = [{"check": "machine", "machines": release["machines"], "libc": release["libc"]}]
-    wanted += _of_environment(node, release, own) if release["runtime"] == "venv" else [{"check": "docker"}]
+    wanted += _of_environment(release, own) if release["runtime"] == "venv" else [{"check": "docker"}]
     wanted += _of_memory(document, node, nodes, release)
     wanted += [
         {"check": "interface", "name": node["interface"]},
@@ -45,13 +45,10 @@ def of_node(document: dict, node: dict, nodes: list[dict], release: dict, own: d
         {"check": "disk", "parts": _parts(document, node, release)},
         {"check": "writable", "paths": [node["state_dir"], node["weights_path"]]},
     ]
-    wanted += [{"check": "governor"}] if release.get("accelerator") else []
-    wanted += [{"check": check} for check in ("hostname", "proxies")] if len(nodes) > 1 else []
-    wanted += (
-        {"npu": _of_npu, "gpu": _of_gpu}[release["accelerator"]](document, node, nodes, release)
-        if (release.get("accelerator"))
-        else []
-    )
+    wanted += [{"check": "hostname"}, {"check": "proxies"}] if len(nodes) > 1 else []
+    of_accelerator = {"npu": _of_npu, "gpu": _of_gpu}.get(release.get("accelerator"))
+    if of_accelerator:
+        wanted += [{"check": "governor"}, *of_accelerator(document, node, nodes, release)]
     return [{"host": node["host"], **requirement} for requirement in wanted]
 
 
@@ -90,7 +87,7 @@ def ports_of(document: dict, nodes: list[dict]) -> dict[int, str]:
     return ports
 
 
-def _of_environment(node: dict, release: dict, own: dict) -> list[dict]:
+def _of_environment(release: dict, own: dict) -> list[dict]:
     return [
         {"check": "cpu_flags", "any_of": release["cpu_flags_any"]},
         {"check": "libraries", "names": release["libraries"]},
