@@ -13,7 +13,6 @@ from .checks.levels import FAIL, OK, WARN, HostVerdict, Verdict, listed
 
 _HOST_CHECKS = {**machine.CHECKS, **devices.CHECKS, **npu.CHECKS, **gpu.CHECKS}
 _GROUP_CHECKS = group.CHECKS
-LEVELS = (FAIL, WARN, OK)
 # What a program could not read on a host: (part of the facts, checks that tell of it when they fail there).
 _SUBJECTS = (("", ()), ("npu", ("devices", "npu_network")), ("gpu", ("devices",)))
 # What stands in the way of the probe between hosts, on whichever of them.
@@ -29,13 +28,14 @@ def judge(document: dict, facts_by_host: dict[str, dict]) -> list[dict]:
         if host in facts_of:
             judged = _judged(requirement, _HOST_CHECKS, facts_of[host])
             verdicts += [_verdict(host, requirement, one) for one in judged]
-    ill = {(verdict["host"], verdict["check"]) for verdict in verdicts if verdict["level"] != OK}
+    ill = _not_well(verdicts)
     for requirement in document["requirements"]:
         hosts = [host for host in requirement.get("hosts", []) if host in facts_of]
         if len(hosts) > 1:
             judged = _judged(requirement, _GROUP_CHECKS, facts_of, ill)
-            verdicts += [_verdict(getattr(one, "host", hosts[0]), requirement, one) for one in judged]
-            ill |= {(verdict["host"], verdict["check"]) for verdict in verdicts if verdict["level"] != OK}
+            found = [_verdict(getattr(one, "host", hosts[0]), requirement, one) for one in judged]
+            verdicts += found
+            ill |= _not_well(found)
     return verdicts + _problems(facts_of, ill)
 
 
@@ -60,6 +60,10 @@ def table(verdicts: list[dict]) -> str:
     checks = list(dict.fromkeys(verdict["check"] for verdict in well))
     lines.append(f"{OK:4} {len(well)} of {len(verdicts)} on {listed(hosts)}: {listed(checks, 40)}")
     return "\n".join(lines)
+
+
+def _not_well(verdicts: list[dict]) -> set[tuple[str, str]]:
+    return {(verdict["host"], verdict["check"]) for verdict in verdicts if verdict["level"] != OK}
 
 
 def _answered(facts: object) -> bool:
