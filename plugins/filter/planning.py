@@ -105,6 +105,9 @@ def _settings(variables, family):
             )
         # Secrets stay where they are; the plan is printed and saved.
         found["llm_api_keys"] = len(keys)
+    for name in settings.SECRETS:
+        if name in found and name != "llm_api_keys":
+            found[name] = "given" if found[name] else None
     return found
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 
-from . import requirements, settings
+from . import distribution, requirements, settings
 from .catalog.models import MODELS
 from .catalog.releases import RELEASES, newest
 from .engines import accelerated
@@ -26,6 +26,7 @@ FORMAT = 1
 DEFAULT_ENGINE = "vllm_cpu"
 DEFAULT_DEPLOYMENT = "default"
 DEFAULT_PORT = 8000
+SHARE_PROCESS_NAME = "llm-share"  # as weights/share/agent.py names itself
 DEFAULT_STATE_DIR = "/var/lib/baremetal-llm"
 # The engine of the smallest model needs 60 to 110 s on two busy cores (measured); large weights add their reading time.
 START_BASE_SECONDS = 600
@@ -100,6 +101,11 @@ def plan(hosts: list[dict], collection_dir: str, lock: dict | None, launch: bool
             node["venv"] = _venv(release, deployment, by_host[node["host"]], node, facts_of[node["host"]])
             node["launch"] = engine.launch(document, node)
         document["groups"].append({"name": replica, "head": nodes[0]["host"], "nodes": nodes})
+    nodes = nodes_of(document)
+    document["weights"].update(
+        distribution.of(deployment, nodes, by_host, facts_of),
+        patch=distribution.patch(model, nodes, facts_of, release.get("families", [])),
+    )
     document["endpoints"] = [_endpoint(document, group) for group in document["groups"]]
     document["start_timeout"] = deployment.get(
         "llm_start_timeout", _start_budget(document["weights"]["bytes"], facts_of)
@@ -146,7 +152,7 @@ def discovery(own: dict, collection_dir: str) -> dict:
     found = places(own, collection_dir)
     return {
         "accelerator": release.get("accelerator", ""),
-        "paths": sorted({path for path in found.values() if path}),
+        "paths": sorted({path for path in found.values() if path and not distribution.is_remote(path)}),
         "pythons": [own["llm_engine_python"]] if "llm_engine_python" in own else [],
         "find_pythons": release.get("runtime") == "venv",
         "libraries": release.get("libraries", []),
@@ -206,6 +212,11 @@ def find_python(requirement: dict, facts: dict) -> dict | None:
 def nodes_of(document: dict) -> list[dict]:
     """Return every node of every group of a plan."""
     return [node for group in document["groups"] for node in group["nodes"]]
+
+
+def source_of(document: dict) -> str:
+    """Return where the seed of a plan fetches the weights from."""
+    return next(node["weights_source"] for node in nodes_of(document) if node["host"] == document["weights"]["seed"])
 
 
 def _known(variable: str, value: str | None, known: dict) -> str:
@@ -290,6 +301,7 @@ def _weights(model_id: str, model: dict, collection_dir: str, path: str, lock: d
         "revision": lock["revision"] if lock else "",
         "files": len(lock["files"]) if lock else 0,
         "bytes": lockfile.total_bytes(lock) if lock else model.get("bytes", 0),
+        "published": model.get("hubs", []),
     }
 
 
@@ -330,8 +342,9 @@ def _taken(facts_of: list[dict]) -> set[int]:
 
 
 def listeners(facts: dict) -> list[dict]:
-    """Return who listens on a host, without probes of an earlier preflight: those end by themselves."""
-    return [entry for entry in facts.get("ports_in_use", []) if entry.get("process") != PROCESS_NAME]
+    """Return who listens on a host, without what earlier runs of ours have left: that ends by itself."""
+    own = (PROCESS_NAME, SHARE_PROCESS_NAME)
+    return [entry for entry in facts.get("ports_in_use", []) if entry.get("process") not in own]
 
 
 def _node(host: dict, rank: int, own: dict, collection_dir: str) -> dict:
@@ -340,8 +353,12 @@ def _node(host: dict, rank: int, own: dict, collection_dir: str) -> dict:
     return {
         "host": host["name"],
         "rank": rank,
+        "rack": own.get("llm_rack", ""),
         "interface": interface,
         "address": _address(host["name"], interface, facts),
+        "share_interface": own.get("llm_weights_interface", interface),
+        "share_address": _address(host["name"], own.get("llm_weights_interface", interface), facts),
+        "weights_owner": own.get("llm_weights_owner", ""),
         **places(own, collection_dir),
     }
 
@@ -417,6 +434,10 @@ def summary(document: dict) -> str:
         f"engine     {engine['id']} {engine['version']} in {engine['runtime']}",
         f"weights    {weights['files']} files, {human_bytes(weights['bytes'])}, "
         f"lock {weights['lock'] or 'made from the source'}",
+        f"           fetched by {weights['seed']} from {source_of(document) or 'nowhere yet'}"
+        + (f", then {' > '.join(node['host'] for node in weights['chain'])}" if len(weights["chain"]) > 1 else "")
+        + (f", {weights['processes']} processes" if weights["processes"] > 1 else "")
+        + (f"; changed: {weights['patch']}" if weights["patch"] else ""),
         f"serving    {serving['max_model_len']} tokens, {serving['max_num_seqs']} requests at once, "
         f"port {serving['port']}, {serving['api_keys'] or 'no'} API key",
     ]

@@ -9,6 +9,7 @@ A requirement of a whole replica group has ``hosts`` in place of ``host``.
 
 from __future__ import annotations
 
+from . import distribution
 from .catalog import hardware
 
 # A file system that is filled to its last byte fails in ways that no later message explains.
@@ -36,12 +37,7 @@ def of_node(document: dict, node: dict, nodes: list[dict], release: dict, own: d
             {"check": "port", "port": port, "what": what, "address": node["address"]}
             for port, what in ports_of(document, nodes).items()
         ),
-        {
-            "check": "weights_source",
-            "path": node["weights_source"],
-            "installed": node["weights_path"],
-            "bytes": document["weights"]["bytes"],
-        },
+        *_of_source(document, node),
         {"check": "disk", "parts": _parts(document, node, release)},
         {"check": "writable", "paths": [node["state_dir"], node["weights_path"]]},
     ]
@@ -50,6 +46,21 @@ def of_node(document: dict, node: dict, nodes: list[dict], release: dict, own: d
     if of_accelerator:
         wanted += [{"check": "governor"}, *of_accelerator(document, node, nodes, release)]
     return [{"host": node["host"], **requirement} for requirement in wanted]
+
+
+def _of_source(document: dict, node: dict) -> list[dict]:
+    """Only the seed fetches; what a hub or a server has is seen when it is asked."""
+    if node["host"] != document["weights"]["seed"] or distribution.is_remote(node["weights_source"]):
+        return []
+    return [
+        {
+            "check": "weights_source",
+            "path": node["weights_source"],
+            "installed": node["weights_path"],
+            "bytes": document["weights"]["bytes"],
+            "published": document["weights"]["published"],
+        }
+    ]
 
 
 def of_group(document: dict, nodes: list[dict], release: dict) -> list[dict]:
@@ -84,6 +95,7 @@ def ports_of(document: dict, nodes: list[dict]) -> dict[int, str]:
     ports = {document["serving"]["port"]: "API"}
     if len(nodes) > 1:
         ports.update(document["engine"]["group_ports"])
+    ports.update(distribution.ports(document["weights"]))
     return ports
 
 

@@ -63,6 +63,42 @@ def _choice(*choices: str) -> Callable[[Any], str]:
     return convert
 
 
+def _source(value: Any) -> str:
+    text = _text(value)
+    if text.startswith("/"):
+        return _path(text)
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme not in ("file", "hf", "modelscope", "modelers", "https", "http", "s3") or not rest:
+        raise ValueError(
+            "an absolute path, hf://, modelscope:// or modelers://OWNER/NAME[@REVISION], https://HOST/FOLDER/, "
+            "or s3://BUCKET/PREFIX"
+        )
+    if "@" in rest.split("/", 1)[0]:
+        # The plan is printed and saved.
+        raise ValueError("a source without credentials; those belong into llm_weights_token or llm_weights_secret_key")
+    return text
+
+
+def _secret(value: Any) -> str:
+    """A secret stays where it is; that it is there is all that the plan may know."""
+    if not isinstance(value, str) or not value or re.search(r"[\x00-\x20\x7f]", value):
+        raise ValueError("text without spaces, not empty")
+    return "given"
+
+
+def _url(value: Any) -> str:
+    text = _text(value)
+    if not re.match(r"https?://[^/@]+(/|\Z)", text):
+        raise ValueError("an http or https URL without credentials")
+    return text
+
+
+def _owner(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}(:[A-Za-z0-9_.-]{1,64})?", value):
+        raise ValueError("USER or USER:GROUP, names or numbers")
+    return value
+
+
 def _index(value: Any) -> str:
     text = _text(value)
     if "@" in text.split("://", 1)[-1].split("/", 1)[0]:
@@ -105,7 +141,34 @@ SETTINGS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "llm_engine_version": (_text, "deployment", "version of the engine"),
     "llm_runtime": (_choice("docker", "venv"), "deployment", "how the engine runs"),
     "llm_image": (_text, "deployment", "container image by digest"),
-    "llm_weights_source": (_path, "host", "folder with the weights, on the host itself"),
+    "llm_weights_source": (_source, "host", "where the seed fetches the weights: its folder, a hub, a server"),
+    "llm_weights_endpoint": (_url, "deployment", "mirror of the hub, or the S3 service"),
+    "llm_weights_token": (_secret, "host", "token of the hub; it never reaches the plan"),
+    "llm_weights_access_key": (_secret, "host", "access key of S3; it never reaches the plan"),
+    "llm_weights_secret_key": (_secret, "host", "secret key of S3; it never reaches the plan"),
+    "llm_weights_region": (_text, "deployment", "region of S3"),
+    "llm_weights_ca_file": (_path, "host", "certificates, PEM, that the hub is trusted by"),
+    "llm_weights_client": (_choice("builtin", "library"), "deployment", "what fetches from a hub"),
+    "llm_weights_client_python": (_path, "host", "Python that has the hub's own library"),
+    "llm_weights_seed": (_text, "deployment", "host that fetches the weights"),
+    "llm_weights_interface": (_text, "host", "network interface that shares the weights"),
+    "llm_weights_port": (_whole(1024, 65000), "deployment", "first port of sharing"),
+    "llm_weights_processes": (_whole(1, 64), "deployment", "processes a host that share"),
+    "llm_weights_bandwidth": (
+        _whole(0, 1_000_000),
+        "deployment",
+        "most Mbit/s a host sends or receives; 0: no limit",
+    ),
+    "llm_weights_engine": (_choice("auto", "libtorrent", "rsync"), "deployment", "what shares the weights"),
+    "llm_weights_wheels": (
+        _path,
+        "deployment",
+        "folder on the control node with the wheels of libtorrent",
+    ),
+    "llm_weights_owner": (_owner, "host", "owner of the installed files"),
+    "llm_weights_deep": (_yes_no, "deployment", "whether installed files are read again, whatever the stamps say"),
+    "llm_weights_keep": (_whole(0, 100), "deployment", "old revisions that prune_weights.yml leaves"),
+    "llm_rack": (_text, "host", "rack of the host; the weights pass from rack to rack once"),
     "llm_weights_lock": (_path, "deployment", "lock file of the weights, on the control node"),
     "llm_weights_path": (_path, "host", "where the engine reads the weights"),
     "llm_interface": (_text, "host", "network interface that serves"),
@@ -132,6 +195,10 @@ SETTINGS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
 }
 
 
+# Of these the plan knows only how many there are, or that there is one; and no message shows them.
+SECRETS = ("llm_api_keys", "llm_weights_token", "llm_weights_access_key", "llm_weights_secret_key")
+
+
 def convert(host: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return the ``llm_*`` values of one host in their own types.
 
@@ -155,7 +222,7 @@ def _one(host: str, name: str, value: Any) -> Any:
         raise LlmError(
             f"{host}: {name} has the wrong form",
             wanted=str(error),
-            found="a value that is not shown" if name == "llm_api_keys" else repr(value)[:120],
+            found="a value that is not shown" if name in SECRETS else repr(value)[:120],
             remedy=f"correct {name} in the inventory or the extra variables",
         ) from error
 

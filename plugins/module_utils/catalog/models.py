@@ -7,7 +7,8 @@
 ``architecture`` holds the fields of the model's config.json that memory depends on. ``bytes`` is the size of the
 weights on disk where no lock says it exactly. ``precision`` is what the weights are computed in, ``engines`` those that
 read this format (all, where it is left out): a quantized set is bound to the engines of its maker. ``bundled`` names a
-folder below the collection's root. ``source`` says where each figure is from.
+folder below the collection's root, ``hubs`` the repositories that it is published in, as llm_weights_source takes them.
+``source`` says where each figure is from.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _DEEPSEEK_671B = {
 }
 
 
-def _r1(title: str, precision: str, size: int, engines: list[str], source: str) -> dict:
+def _r1(title: str, precision: str, size: int, engines: list[str], hubs: list[str], source: str) -> dict:
     return {
         "title": f"DeepSeek-R1 671B, {title}",
         "architecture": _DEEPSEEK_671B,
@@ -30,6 +31,7 @@ def _r1(title: str, precision: str, size: int, engines: list[str], source: str) 
         "precision": precision,
         "bytes": size,
         "engines": engines,
+        "hubs": hubs,
         "max_model_len": 16384,
         "max_num_seqs": 16,
         "source": source,
@@ -58,6 +60,7 @@ MODELS = {
         "bfloat16",
         1_342_000_000_000,
         ["vllm_ascend", "mindie", "vllm", "vllm_cpu"],
+        ["hf://unsloth/DeepSeek-R1-BF16", "modelscope://unsloth/DeepSeek-R1-BF16"],
         "unsloth/DeepSeek-R1-BF16; 671e9 parameters of 2 bytes; config.json of deepseek-ai/DeepSeek-R1",
     ),
     "deepseek-r1-fp8": _r1(
@@ -65,6 +68,7 @@ MODELS = {
         "fp8",
         688_600_000_000,
         ["vllm"],
+        ["hf://deepseek-ai/DeepSeek-R1-0528", "modelscope://deepseek-ai/DeepSeek-R1-0528"],
         "deepseek-ai/DeepSeek-R1-0528, 163 shards",
     ),
     "deepseek-r1-w8a8": _r1(
@@ -73,6 +77,7 @@ MODELS = {
         # Published as 670 to 700 GB; the index of the copy at hand says it exactly.
         700_000_000_000,
         ["vllm_ascend", "mindie"],
+        ["modelscope://vllm-ascend/DeepSeek-R1-0528-W8A8"],
         "vllm-ascend/DeepSeek-R1-0528-W8A8",
     ),
     "deepseek-r1-int8": _r1(
@@ -80,6 +85,7 @@ MODELS = {
         "int8",
         700_000_000_000,
         ["vllm"],
+        ["hf://meituan/DeepSeek-R1-Channel-INT8"],
         "meituan/DeepSeek-R1-Channel-INT8",
     ),
     "deepseek-r1-a8w8": _r1(
@@ -87,6 +93,7 @@ MODELS = {
         "int8",
         700_000_000_000,
         ["vllm_mindspore"],
+        ["modelers://MindSpore-Lab/DeepSeek-R1-0528-A8W8"],
         "MindSpore-Lab/DeepSeek-R1-0528-A8W8; its guide asks for more than 700 GB of disk",
     ),
     "deepseek-r1-a8w4": _r1(
@@ -94,6 +101,7 @@ MODELS = {
         "int8",
         400_000_000_000,
         ["vllm_mindspore"],
+        ["modelers://MindSpore-Lab/R1-A8W4"],
         "MindSpore-Lab/R1-A8W4; its guide asks for more than 400 GB of disk",
     ),
 }

@@ -138,7 +138,9 @@ def _port(requirement: dict, facts: dict) -> list[Verdict]:
 def _weights_source(requirement: dict, facts: dict) -> list[Verdict]:
     path = requirement["path"]
     if not path:
-        return [Verdict(FAIL, "a folder with the weights", "llm_weights_source is not set", "set llm_weights_source")]
+        known = "".join(f", or {source}" for source in requirement["published"])
+        remedy = f"set llm_weights_source to a folder of this host{known}"
+        return [Verdict(FAIL, "a source of the weights", "llm_weights_source is not set", remedy)]
     found = facts["paths"].get(path, {"kind": "nothing", "bytes": 0})
     whole = found["kind"] == "folder" and found["bytes"] >= requirement["bytes"]
     # A disk that was carried in may be gone once its weights are installed.

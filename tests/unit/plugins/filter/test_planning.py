@@ -227,6 +227,7 @@ def test_each_host_is_told_of_its_peers_and_of_no_other_group():
     plan = {
         "serving": {"port": 8000},
         "engine": {"group_ports": {13389: "data parallel RPC"}},
+        "weights": {"chain": [{"host": "a1"}, {"host": "a2"}], "port": 29600, "processes": 2},
         "groups": [
             {"nodes": [_node("a1", "192.0.2.1", [0, 1]), _node("a2", "192.0.2.2"), _node("a3", "")]},
             {"nodes": [_node("b1", "192.0.2.9")]},
@@ -236,7 +237,7 @@ def test_each_host_is_told_of_its_peers_and_of_no_other_group():
     assert found["a1"] == {
         "address": "192.0.2.1",
         "peers": [{"host": "a2", "address": "192.0.2.2"}],
-        "ports": [8000, 13389],
+        "ports": [8000, 13389, 29600, 29601],
         "ring": ["a1", "a2"],
         "devices": [{"phy_id": 0, "ip": "10.0.0.0"}, {"phy_id": 1, "ip": "10.0.0.1"}],
         "peer_devices": {},

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections import Counter
 
 import pytest
 from ansible_collections.baremetal.llm.plugins.module_utils import planning, verdicts
@@ -38,6 +39,17 @@ GOLDEN = {
         "revision": "r1",
         "files": 2,
         "bytes": 7_001_000,
+        "published": [],
+        "seed": "laptop",
+        "chain": [{"host": "laptop", "address": "192.0.2.10"}],
+        "port": 29600,
+        "processes": 1,
+        "speed_mbps": 0,
+        "rate_limit": 0,
+        "engine": "auto",
+        "client": "builtin",
+        "endpoint": "",
+        "patch": {},
     },
     "serving": {
         "model_name": "deepseek-v3-tiny",
@@ -55,8 +67,12 @@ GOLDEN = {
                 {
                     "host": "laptop",
                     "rank": 0,
+                    "rack": "",
                     "interface": "eth0",
                     "address": "192.0.2.10",
+                    "share_interface": "eth0",
+                    "share_address": "192.0.2.10",
+                    "weights_owner": "",
                     "state_dir": STATE,
                     "run_dir": f"{STATE}/deployments/default",
                     "venvs_dir": f"{STATE}/venvs",
@@ -167,6 +183,7 @@ GOLDEN = {
             "path": "/collection/models/deepseek-v3-tiny",
             "installed": f"{STATE}/weights/deepseek-v3-tiny",
             "bytes": 7_001_000,
+            "published": [],
         },
         {
             "host": "laptop",
@@ -262,13 +279,9 @@ def test_every_override_arrives(make_plan, make_host, facts):
 
 def test_no_lock_yet(make_plan, make_host):
     plan = make_plan(make_host(llm_model="deepseek-r1-bf16", llm_weights_source="/mnt/r1"), lock=None)
-    assert plan["weights"] == {
-        "golden": "",
-        "lock": "",
-        "revision": "",
-        "files": 0,
-        "bytes": models.MODELS["deepseek-r1-bf16"]["bytes"],
-    }
+    unknown = {key: plan["weights"][key] for key in ("golden", "lock", "revision", "files")}
+    assert unknown == {"golden": "", "lock": "", "revision": "", "files": 0}
+    assert plan["weights"]["bytes"] == models.MODELS["deepseek-r1-bf16"]["bytes"]
     assert plan["start_timeout"] == 600 + 1_342_000_000_000 // 500_000_000
 
 
@@ -466,8 +479,12 @@ def test_each_host_in_a_group_of_its_own(make_plan, make_host, facts):
     assert [(group["name"], group["head"]) for group in plan["groups"]] == [("replica_1", "a"), ("replica_2", "b")]
     assert [node["rank"] for node in planning.nodes_of(plan)] == [0, 0]
     assert [entry["url"] for entry in plan["endpoints"]] == ["http://192.0.2.10:8000/v1", "http://192.0.2.11:8000/v1"]
-    checks = [(requirement["host"], requirement["check"]) for requirement in plan["requirements"]]
-    assert len(set(checks)) == len(checks) == 2 * len(GOLDEN["requirements"])
+    # Both also listen where weights are shared, and only the seed needs the source.
+    checks = Counter((requirement["host"], requirement["check"]) for requirement in plan["requirements"])
+    alone = Counter(requirement["check"] for requirement in GOLDEN["requirements"])
+    assert checks == Counter(
+        {(host, check): count for host in "ab" for check, count in (alone | {"port": 2}).items()}
+    ) - Counter({("b", "weights_source"): 1})
 
 
 @pytest.mark.parametrize(

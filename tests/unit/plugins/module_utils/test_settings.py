@@ -50,6 +50,12 @@ def whole(low, high):
     return good, bad
 
 
+YES_NO = (
+    [(True, True), (False, False), ("true", True), ("False", False), ("yes", True), ("NO", False)],
+    ["", "1", 1, 0, "on", "maybe", [], {}],
+)
+SECRET = ([("hf_x", "given")], ["", "two words", "line\nbreak", 5, ["x"]])
+
 CASES = {
     "llm_deployment": NAME,
     "llm_model": NAME,
@@ -60,7 +66,41 @@ CASES = {
     "llm_engine_index": TEXT,
     "llm_engine_wheel": TEXT,
     "llm_runtime": ([("docker", "docker"), ("venv", "venv")], ["", "Docker", "podman", True, ["venv"], {}]),
-    "llm_weights_source": PATH,
+    "llm_weights_source": (
+        [
+            *PATH[0],
+            ("hf://deepseek-ai/DeepSeek-R1@main", "hf://deepseek-ai/DeepSeek-R1@main"),
+            ("s3://bucket/prefix", "s3://bucket/prefix"),
+            ("https://mirror.example/r1/", "https://mirror.example/r1/"),
+            ("file:///data/w", "file:///data/w"),
+        ],
+        ["", "data/w", "/a/../b", "ftp://host/x", "https://", "https://user:secret@host/x", "s3://key@bucket/x", 5],
+    ),
+    "llm_weights_endpoint": (
+        [("https://hf-mirror.example", "https://hf-mirror.example"), ("http://[::1]:80/x", "http://[::1]:80/x")],
+        ["", "hf-mirror.example", "ftp://x", "https://user:pw@host", "https:///x", 5],
+    ),
+    "llm_weights_token": SECRET,
+    "llm_weights_access_key": SECRET,
+    "llm_weights_secret_key": SECRET,
+    "llm_weights_region": TEXT,
+    "llm_weights_ca_file": PATH,
+    "llm_weights_client": ([("builtin", "builtin"), ("library", "library")], ["", "hf", True]),
+    "llm_weights_client_python": PATH,
+    "llm_weights_seed": TEXT,
+    "llm_weights_interface": TEXT,
+    "llm_weights_port": whole(1024, 65000),
+    "llm_weights_processes": whole(1, 64),
+    "llm_weights_bandwidth": whole(0, 1_000_000),
+    "llm_weights_engine": ([("auto", "auto"), ("rsync", "rsync")], ["", "aria2", True]),
+    "llm_weights_wheels": PATH,
+    "llm_weights_owner": (
+        [("mind", "mind"), ("1000:HwHiAiUser", "1000:HwHiAiUser")],
+        ["", "a b", "a:b:c", ":x", "x:", 1000, "root;id"],
+    ),
+    "llm_weights_deep": YES_NO,
+    "llm_weights_keep": whole(0, 100),
+    "llm_rack": TEXT,
     "llm_weights_lock": PATH,
     "llm_weights_path": PATH,
     "llm_report_dir": PATH,
@@ -77,10 +117,7 @@ CASES = {
         [(DIGEST, DIGEST), (DIGEST.upper(), DIGEST)],
         ["", DIGEST[1:], DIGEST + "0", "g" * 64, DIGEST + "\n", 5, type(None)],
     ),
-    "llm_remove": (
-        [(True, True), (False, False), ("true", True), ("False", False), ("yes", True), ("NO", False)],
-        ["", "1", 1, 0, "on", "maybe", [], {}],
-    ),
+    "llm_remove": YES_NO,
     "llm_engine_args": (
         [
             ([], []),
