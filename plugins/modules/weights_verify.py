@@ -14,6 +14,8 @@ description:
   - SHA-256 of all files in parallel, structure of safetensors files and their index, and no file more or less
     than the lock names.
   - An unchanged file costs one stat; stamps of size, times and inode are kept beside the folder.
+  - Files that are read leave the page cache as it was; what an engine holds in memory stays there.
+  - How far it is stands in a file beside the folder while it reads, see M(baremetal.llm.weights_progress).
   - It reports and does not fail for what it finds; the caller decides by RV(verified).
 author:
   - The baremetal.llm authors (@baremetal-llm)
@@ -28,6 +30,7 @@ options:
   lock:
     description:
       - The lock, as a mapping or as the path of a JSON file on the host.
+      - A file that the lock says is patched has to be as it is after the patch.
     type: raw
     required: true
   deep:
@@ -37,7 +40,7 @@ options:
     default: false
   jobs:
     description:
-      - Threads that hash; V(0) is one a core.
+      - Threads that hash; V(0) is one a core, and more than 64 are never started.
     type: int
     default: 0
 """
@@ -50,6 +53,11 @@ EXAMPLES = r"""
     deep: true
   register: weights
   failed_when: not weights.verified
+
+- name: Refuse nodes that hold something else than the first
+  ansible.builtin.assert:
+    that: hostvars[item].weights.tree == weights.tree
+  loop: "{{ ansible_play_hosts }}"
 """
 
 RETURN = r"""
@@ -79,7 +87,10 @@ missing:
   type: list
   elements: str
 corrupt:
-  description: Files that are not as locked, each with C(path), C(reason), C(wanted), C(found).
+  description:
+    - Files that are not as locked, each with C(path), C(reason), C(wanted), C(found).
+    - The reasons are C(truncated), C(size), C(sha256), C(unreadable), C(merkle) (the bytes are right and the lock
+      contradicts itself), and for files that are as locked and cannot be loaded C(structure), C(index), C(missing).
   returned: success
   type: list
   elements: dict
@@ -88,6 +99,18 @@ unexpected:
   returned: success
   type: list
   elements: str
+merkle:
+  description:
+    - Roots of the SHA-256 trees of files as published, by path, of those files whose root is known on this host.
+      An empty file has an empty one.
+  returned: success
+  type: dict
+tree:
+  description:
+    - Digest of everything that was found, strays by their name and size. Two nodes hold the same if and only if
+      theirs is the same.
+  returned: success
+  type: str
 generation:
   description: Changes whenever a file is replaced or rewritten; an engine started on another generation has to
     be restarted.
@@ -103,7 +126,8 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
-from ansible_collections.baremetal.llm.plugins.module_utils.weights import lockfile, verify
+from ansible_collections.baremetal.llm.plugins.module_utils.weights import lockfile, tree, verify
+from ansible_collections.baremetal.llm.plugins.module_utils.weights.progress import Progress
 
 
 def main():
@@ -117,13 +141,16 @@ def main():
         supports_check_mode=True,
     )
     params = module.params
+    notes = "" if module.check_mode else tree.aside(params["path"], "progress.json")
     try:
+        lock = lockfile.load(params["lock"])
         result = verify.verify(
             params["path"],
-            lockfile.load(params["lock"]),
+            lock,
             deep=params["deep"],
             jobs=params["jobs"],
             save=not module.check_mode,
+            progress=Progress(notes, "verifying", lockfile.total_bytes(lock)),
         )
     except LlmError as error:
         module.fail_json(**error.as_result(os.uname().nodename))

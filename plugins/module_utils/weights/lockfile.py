@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 
@@ -89,7 +90,50 @@ def _check_file(entry: object) -> dict:
             found=path,
             remedy="convert the weights to safetensors, or lock a revision that has them",
         )
-    return {"path": path, "size": size, "sha256": digest.lower()}
+    return {"path": path, "size": size, "sha256": digest.lower(), **_merkle(entry, path, size), **_patch(entry, path)}
+
+
+def _merkle(entry: dict, path: str, size: int) -> dict:
+    """The root of the SHA-256 tree over the file (see merkle.py), where it is known; an empty file has none."""
+    root = entry.get("merkle") or ""
+    if not isinstance(root, str) or (root and (not size or not _SHA256.match(root.lower()))):
+        raise LlmError(
+            f"the lock gives no usable merkle root for {path}",
+            wanted="64 hexadecimal digits" if size else "none for an empty file",
+            found=repr(root)[:80],
+            remedy=_REMEDY,
+        )
+    return {"merkle": root.lower()} if root else {}
+
+
+def _patch(entry: dict, path: str) -> dict:
+    """What was changed in the file after it had been proved as published: {set, size, sha256}."""
+    patched = entry.get("patched")
+    if patched is None:
+        return {}
+    if not isinstance(patched, dict) or not isinstance(patched.get("set"), dict) or not path.endswith(".json"):
+        raise LlmError(
+            f"the lock's patch of {path} cannot be read",
+            wanted="an object with set, size and sha256, for a JSON file",
+            found=repr(patched)[:80],
+            remedy=_REMEDY,
+        )
+    whole = _check_file({"path": path, "size": patched.get("size"), "sha256": patched.get("sha256")})
+    return {"patched": {"set": patched["set"], "size": whole["size"], "sha256": whole["sha256"]}}
+
+
+def placed(entry: dict) -> dict:
+    """Return {size, sha256} of the file as the engine reads it: patched where the lock records a patch."""
+    return entry.get("patched", entry)
+
+
+def identity(lock: dict) -> str:
+    """Return a digest of which bytes a checked lock names, as published; 64 hexadecimal digits.
+
+    The same whatever the lock says besides (merkle roots, patches, the names of model and revision).
+    """
+    text = "".join(f"{entry['sha256']} {entry['size']} {entry['path']}\n" for entry in lock["files"])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def total_bytes(lock: dict) -> int:

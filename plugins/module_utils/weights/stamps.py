@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import time
+from typing import NamedTuple
 
 from .. import atomic
+from . import tree
 
 FORMAT = 1
 # A change within one tick of the kernel's clock does not move ctime; the slowest configured tick is 10 ms (HZ=100).
@@ -20,10 +22,20 @@ FORMAT = 1
 TICK_NS = 20_000_000
 
 
+class Notes(NamedTuple):
+    """What is remembered of a folder.
+
+    :param files: {relative path: {stamp, sha256, merkle}}; ``merkle`` is empty where the root is not known
+    :param sound: digest of a tree (see verify.fingerprint) whose safetensors files were found sound; empty for none
+    """
+
+    files: dict[str, dict]
+    sound: str
+
+
 def default_path(folder: str) -> str:
-    """Return where the stamps of ``folder`` lie: beside it, so that the folder holds the model and nothing else."""
-    parent, name = os.path.split(os.path.realpath(folder))
-    return os.path.join(parent, f".{name}.stamps.json")
+    """Return where the stamps of ``folder`` lie: not in it, so that the folder holds the model and nothing else."""
+    return tree.aside(folder, "stamps.json")
 
 
 def of(path: str) -> list[int]:
@@ -33,7 +45,10 @@ def of(path: str) -> list[int]:
 
 
 def is_settled(stamp: list[int], read_from_ns: int) -> bool:
-    """True when a later change of the file is sure to change the stamp."""
+    """True when a later change of the file is sure to change the stamp.
+
+    A file from the future, as a clock that was set back leaves it, is not: the same time comes once more.
+    """
     return stamp[2] + TICK_NS < read_from_ns
 
 
@@ -42,17 +57,26 @@ def now_ns() -> int:
     return time.time_ns()
 
 
-def read(path: str) -> dict[str, dict]:
-    """Return {relative path: {stamp, sha256}} from the file at ``path``, empty when there is none of this format."""
+def load(path: str) -> Notes:
+    """Return the Notes in the file at ``path``, empty when there are none of this format."""
     data = atomic.read_json(path) or {}
     files = data.get("files") if data.get("format") == FORMAT else None
-    return files if isinstance(files, dict) else {}
+    if not isinstance(files, dict):
+        return Notes({}, "")
+    sound = data.get("sound")
+    return Notes(files, sound if isinstance(sound, str) else "")
 
 
-def write(path: str, files: dict[str, dict]) -> bool:
-    """Store the stamps; False where this user may not write there (they only save time)."""
+def read(path: str) -> dict[str, dict]:
+    """Return the files of the Notes at ``path``."""
+    return load(path).files
+
+
+def write(path: str, files: dict[str, dict], sound: str = "") -> bool:
+    """Store Notes; False where this user may not write there (they only save time)."""
     try:
-        atomic.write_json(path, {"format": FORMAT, "files": files}, 0o640)
+        os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
+        atomic.write_json(path, {"format": FORMAT, "files": files, "sound": sound}, 0o640)
     except OSError:
         return False
     return True

@@ -23,6 +23,12 @@ HUB_LEFTOVERS = (".cache/huggingface/", ".msc", ".mv", "._____temp/", ".cache/mo
 # Ends the name of a file that is being copied; no file of a model may have it.
 PARTIAL_SUFFIX = ".baremetal-partial"
 
+# Holds our own notes where a folder of weights is a file system of its own, so that nothing can lie beside it.
+INSIDE = ".baremetal-llm"
+
+# Linux: NAME_MAX of every common file system, and PATH_MAX less room for the folder that it lies in.
+NAME_BYTES, PATH_BYTES = 255, 3000
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -44,8 +50,10 @@ def check_relative(path: object) -> str:
         problem = f"{path!r}, which leads out of the folder or is not in its plain form"
     elif any("\ud800" <= letter <= "\udfff" for letter in path):
         problem = f"{path!r}, which is not text"
-    elif path.endswith(PARTIAL_SUFFIX):
-        problem = f"{path!r}, a name for files that are being copied"
+    elif path.endswith(PARTIAL_SUFFIX) or path.split("/")[0] == INSIDE:
+        problem = f"{path!r}, a name that this collection keeps for itself"
+    elif len(path.encode()) > PATH_BYTES or any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
+        problem = f"a name of {len(path)} characters, {path[:60]!r}..., longer than file systems take"
     else:
         return path
     raise LlmError(
@@ -54,6 +62,19 @@ def check_relative(path: object) -> str:
         found=problem,
         remedy="make the lock again with weights_lock from a source that you trust",
     )
+
+
+def aside(dest: str, what: str) -> str:
+    """Return where our own note ``what`` on the folder ``dest`` is kept, on the same file system.
+
+    Beside the folder, so that it holds the model and nothing else: /w/model and "lock.json" give /w/.model.lock.json.
+    Inside it where it is a mount point: what lies beside is another file system, and no rename leads from it.
+    """
+    real = os.path.realpath(dest)
+    parent, name = os.path.split(real)
+    if os.path.ismount(real):
+        return os.path.join(real, INSIDE, what)
+    return os.path.join(parent, f".{name}.{what}")
 
 
 def is_pickle(path: str) -> bool:
@@ -81,7 +102,8 @@ def _entry(full: str, relative: str) -> Entry:
 
 
 def _is_leftover(relative: str) -> bool:
-    return any(relative == name or (name.endswith("/") and relative.startswith(name)) for name in HUB_LEFTOVERS)
+    names = (*HUB_LEFTOVERS, INSIDE + "/")
+    return any(relative == name or (name.endswith("/") and relative.startswith(name)) for name in names)
 
 
 def _raise(error: OSError) -> None:

@@ -69,12 +69,69 @@ def test_normal_form_is_stable_and_the_input_stays():
         {"path": "pytorch_model.bin"},
         {"path": "sub/x.PKL"},
         {"path": "x.pt"},
+        {"path": "a" * 300},
+        {"path": ".baremetal-llm/lock.json"},
+        {"merkle": DIGEST[:-1]},
+        {"merkle": DIGEST + "\n"},
+        {"merkle": 5},
+        {"merkle": [DIGEST]},
+        {"merkle": DIGEST, "size": 0},
+        {"path": "config.json", "patched": 5},
+        {"path": "config.json", "patched": []},
+        {"path": "config.json", "patched": {}},
+        {"path": "config.json", "patched": {"set": {}}},
+        {"path": "config.json", "patched": {"set": [], "size": 3, "sha256": DIGEST}},
+        {"path": "config.json", "patched": {"set": {}, "size": -3, "sha256": DIGEST}},
+        {"path": "config.json", "patched": {"set": {}, "size": 3, "sha256": DIGEST[1:]}},
+        {"path": "config.json", "patched": {"set": {}, "sha256": DIGEST}},
+        {"path": "model.safetensors", "patched": {"set": {}, "size": 3, "sha256": DIGEST}},
     ],
 )
 def test_entries_that_are_refused(changes):
     with pytest.raises(LlmError) as caught:
         lockfile.check({"files": [entry(path="sound"), entry(**changes)]})
     assert caught.value.remedy
+
+
+def test_roots_and_patches_are_kept_in_normal_form():
+    patch = {"set": {"torch_dtype": "float16"}, "size": 9, "sha256": DIGEST.upper(), "other": 1}
+    source = entry(path="config.json", merkle=DIGEST.upper(), patched=patch)
+    (found,) = lockfile.check({"files": [source]})["files"]
+    assert found == {
+        "path": "config.json",
+        "size": 3,
+        "sha256": DIGEST,
+        "merkle": DIGEST,
+        "patched": {"set": {"torch_dtype": "float16"}, "size": 9, "sha256": DIGEST},
+    }
+
+
+@pytest.mark.parametrize("root", [None, ""])
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_root_may_be_unknown(root, size):
+    (found,) = lockfile.check({"files": [entry(size=size, merkle=root)]})["files"]
+    assert "merkle" not in found
+
+
+def test_what_is_placed_is_the_patched_form():
+    patch = {"set": {}, "size": 9, "sha256": "1" * 64}
+    plain, patched = lockfile.check({"files": [entry(), entry(path="z.json", patched=patch)]})["files"]
+    assert (lockfile.placed(plain)["size"], lockfile.placed(plain)["sha256"]) == (3, DIGEST)
+    assert (lockfile.placed(patched)["size"], lockfile.placed(patched)["sha256"]) == (9, "1" * 64)
+
+
+def test_the_identity_is_of_the_published_bytes_alone():
+    patch = {"set": {}, "size": 9, "sha256": "1" * 64}
+    plain = lockfile.check({"files": [entry(), entry(path="z.json")]})
+    other = {"model": "m", "revision": "r", "files": [entry(path="z.json", patched=patch), entry(merkle="2" * 64)]}
+    assert lockfile.identity(plain) == lockfile.identity(lockfile.check(other))
+    assert len(lockfile.identity(plain)) == 64
+
+
+@pytest.mark.parametrize("changes", [{"path": "model2.safetensors"}, {"size": 4}, {"sha256": "1" * 64}])
+def test_other_bytes_have_another_identity(changes):
+    one, other = (lockfile.check({"files": [entry(**what)]}) for what in ({}, changes))
+    assert lockfile.identity(one) != lockfile.identity(other)
 
 
 @pytest.mark.parametrize("key", ["path", "size", "sha256"])
@@ -128,8 +185,12 @@ JSON = st.recursive(
     max_leaves=8,
 )
 ALMOST_ENTRY = st.fixed_dictionaries(
-    {"path": st.sampled_from(["a", "b/c", "../x", "x.bin", 3]) | JSON, "size": st.integers() | JSON},
-    optional={"sha256": st.sampled_from([DIGEST, DIGEST.upper(), "x"]) | JSON},
+    {"path": st.sampled_from(["a", "b/c", "c.json", "../x", "x.bin", 3]) | JSON, "size": st.integers() | JSON},
+    optional={
+        "sha256": st.sampled_from([DIGEST, DIGEST.upper(), "x"]) | JSON,
+        "merkle": st.sampled_from([DIGEST, DIGEST.upper(), ""]) | JSON,
+        "patched": st.fixed_dictionaries({"set": JSON, "size": st.integers() | JSON, "sha256": st.just(DIGEST)}) | JSON,
+    },
 )
 ALMOST_LOCK = st.fixed_dictionaries(
     {"files": st.lists(ALMOST_ENTRY | JSON, max_size=4) | JSON},

@@ -101,6 +101,10 @@ def test_bytes_at_the_end_are_strange(tmp_path, shard, tail):
         {"t": tensor(shape=[1], data_offsets=[0, 1]), "hole": tensor(shape=[2], data_offsets=[2, 4])},
         {},
         {"__metadata__": tensor()},
+        {"t": tensor(), "__metadata__": {"format": 5}},
+        {"t": tensor(), "__metadata__": []},
+        {"t": tensor(), "__metadata__": "pt"},
+        b' {"t": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}',
     ],
 )
 def test_headers_that_are_not_sound(tmp_path, pack, header):
@@ -236,7 +240,9 @@ def test_a_shard_that_is_not_there(sharded):
 def test_hostile_shard_names_are_problems_and_opened_by_nobody(sharded, monkeypatch, shard_name):
     opened = []
     monkeypatch.setattr(
-        safetensors, "read_header", lambda path: (opened.append(path), ({"a": 0, "b": 0, "c": 0}, ""))[1]
+        safetensors,
+        "read_header",
+        lambda path: (opened.append(path), ({"a": 0} if "one" in path else {"b": 0, "c": 0}, ""))[1],
     )
     found = problems_of(sharded, {"weight_map": dict(WHOLE, x=shard_name)})
     assert [problem["reason"] for problem in found] == ["missing"]
@@ -250,6 +256,45 @@ def test_hostile_shard_names_are_problems_and_opened_by_nobody(sharded, monkeypa
 def test_an_index_of_another_kind(sharded, index):
     (problem,) = problems_of(sharded, index)
     assert (problem["path"], problem["reason"]) == (INDEX, "index")
+
+
+def test_a_tensor_in_two_shards_of_an_index(sharded, shard):
+    (sharded / "two.safetensors").write_bytes(shard({"a": ("U8", [2]), "b": ("U8", [2]), "c": ("U8", [1])}))
+    (problem,) = problems_of(sharded, {"weight_map": WHOLE})
+    assert (problem["path"], problem["reason"]) == ("two.safetensors", "index")
+    assert problem["found"] == "1 tensors that are in one.safetensors too, such as a"
+
+
+def test_a_file_that_the_index_does_not_name_may_have_the_same_tensors(sharded, shard):
+    (sharded / "consolidated.safetensors").write_bytes(shard({"a": ("U8", [2]), "b": ("U8", [2]), "c": ("U8", [1])}))
+    assert problems_of(sharded, {"weight_map": WHOLE}) == []
+
+
+def test_a_tensor_that_the_index_does_not_name_may_be_in_a_shard(sharded):
+    assert problems_of(sharded, {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}) == []
+
+
+@pytest.mark.parametrize("total_size", [5, 4, 10**15, 5.0, "5", None])
+def test_the_total_size_of_an_index_is_nobodys_business(sharded, total_size):
+    # Tools that quantize leave that of the model they began with.
+    assert problems_of(sharded, {"metadata": {"total_size": total_size}, "weight_map": WHOLE}) == []
+
+
+def test_an_index_without_end_is_not_read(sharded, monkeypatch):
+    monkeypatch.setattr(safetensors, "INDEX_LIMIT", 40)
+    (problem,) = problems_of(sharded, {"weight_map": WHOLE})
+    assert (problem["path"], problem["reason"]) == (INDEX, "index")
+
+
+def test_pointers_of_git_lfs_are_named_whatever_the_file(tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 5\n"
+    (tmp_path / "tokenizer.json").write_bytes(pointer)
+    (tmp_path / "longer.txt").write_bytes(pointer + bytes(safetensors.POINTER_BYTES))
+    (tmp_path / "other.txt").write_bytes(b"version 1")
+    files = ["longer.txt", "other.txt", "tokenizer.json", "gone.txt"]
+    (problem,) = safetensors.structure_problems(str(tmp_path), files)
+    assert (problem["path"], problem["reason"]) == ("tokenizer.json", "structure")
+    assert "git-lfs pointer" in problem["found"]
 
 
 def test_a_damaged_shard_is_told_once_as_damaged(sharded):

@@ -60,8 +60,9 @@ def test_settled_is_more_than_one_tick_before_the_reading_began():
 
 
 def test_what_is_written_is_read(tmp_path):
-    files = {"a": {"stamp": [1, 2, 3, 4, 5], "sha256": "x"}}
-    assert stamps.write(str(tmp_path / "s"), files)
+    files = {"a": {"stamp": [1, 2, 3, 4, 5], "sha256": "x", "merkle": ""}}
+    assert stamps.write(str(tmp_path / "s"), files, "digest")
+    assert stamps.load(str(tmp_path / "s")) == (files, "digest")
     assert stamps.read(str(tmp_path / "s")) == files
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o640
 
@@ -86,11 +87,29 @@ def test_what_is_written_is_read(tmp_path):
 )
 def test_a_damaged_file_is_as_none(tmp_path, content):
     (tmp_path / "s").write_bytes(content)
+    assert stamps.load(str(tmp_path / "s")) == ({}, "")
     assert stamps.read(str(tmp_path / "s")) == {}
 
 
 def test_stamps_that_cannot_be_written_are_no_error(tmp_path):
     (tmp_path / "s").mkdir()
+    (tmp_path / "file").write_text("")
     assert stamps.write(str(tmp_path / "s"), {}) is False
-    assert stamps.write(str(tmp_path / "no" / "folder"), {}) is False
-    assert os.listdir(tmp_path) == ["s"]
+    assert stamps.write(str(tmp_path / "file" / "s"), {}) is False
+    assert sorted(os.listdir(tmp_path)) == ["file", "s"]
+
+
+def test_the_folder_of_the_stamps_is_made(tmp_path):
+    # Where the weights are a file system of their own, our notes have a folder inside.
+    assert stamps.write(str(tmp_path / "notes" / "s"), {})
+    assert (tmp_path / "notes").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("sound", [None, 5, ["x"], {}])
+def test_what_is_no_digest_says_nothing_of_a_sound_tree(tmp_path, sound):
+    (tmp_path / "s").write_text(json.dumps({"format": 1, "files": {"a": {}}, "sound": sound}))
+    assert stamps.load(str(tmp_path / "s")) == ({"a": {}}, "")
+
+
+def test_a_file_from_the_future_is_not_settled():
+    assert not stamps.is_settled([1, 0, 10**18, 7, 7], 10**18 - 3600 * 10**9)

@@ -33,6 +33,11 @@ HOSTILE_NAMES = [
     "a\x7f",
     "a\ud800b",
     "model.safetensors.baremetal-partial",
+    ".baremetal-llm",
+    ".baremetal-llm/lock.json",
+    "a" * 256,
+    "a/" + "\u6a21" * 86,
+    "a/" * 1500 + "b",
 ]
 
 
@@ -44,7 +49,24 @@ def test_names_that_cannot_be_followed_are_refused_with_a_remedy(name):
     caught.value.found.encode()  # printable, whatever was in the name
 
 
-@pytest.mark.parametrize("name", ["a", "a/b", "..a", "a..b", "...", "a b", "模型.safetensors", ".gitattributes"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        "a/b",
+        "..a",
+        "a..b",
+        "...",
+        "a b",
+        "模型.safetensors",
+        ".gitattributes",
+        "a" * 255,
+        "\u6a21" * 85,
+        "a/" * 1499 + "bb",
+        "sub/.baremetal-llm",
+        ".baremetal-llmx",
+    ],
+)
 def test_plain_names_are_taken(name):
     assert tree.check_relative(name) == name
 
@@ -136,3 +158,41 @@ def test_pickles_are_known_in_any_case(name):
 @pytest.mark.parametrize("name", ["a.safetensors", "bin", "x.binary", "x.pt.txt", "tokenizer.json"])
 def test_other_formats_are_no_pickles(name):
     assert not tree.is_pickle(name)
+
+
+def test_the_error_of_a_name_of_300_characters_is_short():
+    with pytest.raises(LlmError) as caught:
+        tree.check_relative("a" * 300)
+    assert "300 characters" in caught.value.found
+    assert len(caught.value.found) < 150
+
+
+@pytest.mark.parametrize("dest", ["/w/model", "/w/model/", "/w/./model", "/w/x/../model"])
+def test_our_notes_lie_beside_the_folder(dest):
+    assert tree.aside(dest, "lock.json") == "/w/.model.lock.json"
+    assert tree.aside(dest, "revisions/abc") == "/w/.model.revisions/abc"
+
+
+def test_our_notes_lie_beside_the_folder_that_a_link_leads_to(tmp_path):
+    (tmp_path / "models" / "r1").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("models/r1")
+    assert tree.aside(str(tmp_path / "current"), "lock.json") == str(tmp_path / "models" / ".r1.lock.json")
+
+
+def test_our_notes_lie_inside_a_folder_that_is_a_file_system_and_are_no_part_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path))
+    note = tree.aside(str(tmp_path), "layers/x")
+    assert note == str(tmp_path / ".baremetal-llm" / "layers" / "x")
+    os.makedirs(os.path.dirname(note))
+    with open(note, "wb"):
+        pass
+    (tmp_path / "config.json").write_text("{}")
+    assert [entry.path for entry in tree.walk(str(tmp_path))] == ["config.json"]
+
+
+def test_a_link_or_a_file_named_as_our_notes_is_listed(tmp_path):
+    (tmp_path / ".baremetal-llm").symlink_to("/etc")
+    assert [entry.kind for entry in tree.walk(str(tmp_path))] == ["link"]
+    (tmp_path / ".baremetal-llm").unlink()
+    (tmp_path / ".baremetal-llm").write_text("x")
+    assert [entry.kind for entry in tree.walk(str(tmp_path))] == ["file"]
