@@ -1,6 +1,6 @@
 # Everything is done by tools/*.py inside .venv, which the first call makes.
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev demo demo-stop lint docs units molecule e2e bench-preflight test clean
+.PHONY: help venv venv-dev demo demo-stop lint docs units molecule e2e bench-preflight bench-weights test clean
 
 python := .venv/bin/python
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
@@ -40,6 +40,12 @@ e2e: venv-dev ## integration tests
 bench-preflight: venv-dev ## preflight of 16 hosts against three rounds of ping
 	@$(python) tools/system_packages.py hosts
 	@$(python) benchmarks/preflight.py
+
+bench-weights: venv-dev ## sharing and proving weights against the wire, rsync, aria2 and sha256sum
+	@$(python) tools/system_packages.py hosts
+	@$(python) tools/system_packages.py sharing
+	@$(python) tools/system_packages.py comparison
+	@$(python) benchmarks/weights/main.py
 
 test: venv-dev ## lint, docs, molecule, then all of pytest
 	@$(python) tools/all_tests.py

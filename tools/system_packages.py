@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sees to the programs and libraries that come from the operating system and not from pyproject.toml.
 
-Usage: system_packages.py lint|hosts|engine
+Usage: system_packages.py PURPOSE, one of PURPOSES
 
 As root on Debian or Ubuntu it installs what is missing; anywhere else it names it.
 """
@@ -24,6 +24,10 @@ PURPOSES = {
     "lint": {"shellcheck": "shellcheck"},
     # hosts made of network namespaces, each with its own sshd, and a firewall on some of them
     "hosts": {"ip": "iproute2", "sshd": "openssh-server", "iptables": "iptables"},
+    # what shares weights where libtorrent cannot run
+    "sharing": {"rsync": "rsync"},
+    # what sharing is measured against
+    "comparison": {"aria2c": "aria2"},
     # the real engine that host_info is held to
     "docker": {"dockerd": "docker.io"},
     # vLLM's CPU build is linked against the one, and its packages are locked for the other

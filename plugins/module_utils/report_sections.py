@@ -282,6 +282,7 @@ def _weights(by_stage: dict) -> Markup:
     return join(
         table("Weights", headers, rows, numeric=(2, 3, 4, 5, 6, 7, 8, 9, 10)),
         bullets(problems),
+        _shared(hosts),
         el(
             "p",
             "Copied are files that were missing or not as locked, repaired those of them that were there. "
@@ -289,6 +290,27 @@ def _weights(by_stage: dict) -> Markup:
             cls="note",
         ),
     )
+
+
+def _shared(hosts: dict[str, dict]) -> Markup:
+    """Tell what came over each link between two hosts; nothing where nothing was shared."""
+    shares = {host: entry["share"] for host, entry in hosts.items() if isinstance(entry.get("share"), dict)}
+    rows = [
+        [
+            text(pick(peer, "host")),
+            host,
+            text(pick(share, "engine")),
+            size(pick(peer, "received")),
+            rate(pick(peer, "received"), pick(share, "seconds")),
+            size(pick(share, "bytes_resumed")),
+            duration(amount(pick(share, "seconds"))),
+        ]
+        for host, share in shares.items()
+        for peer in dicts(share.get("peers"))
+        if amount(pick(peer, "received"))
+    ]
+    headers = ["From", "To", "By", "Received", "At", "There before", "Time"]
+    return table("Links", headers, rows, numeric=(3, 4, 5, 6)) if rows else Markup()
 
 
 def _weights_row(host: str, fetch: object, verify: object) -> list:

@@ -751,6 +751,19 @@ def test_weights_tell_a_rate_only_where_everything_was_copied():
     ]
 
 
+def test_links_tell_what_came_over_them():
+    report = weights()
+    peers = [{"host": "node-a", "received": 7_000_000, "sent": 0}, {"host": "node-c", "received": 0, "sent": 5}]
+    report["hosts"]["node-b"]["share"] = {
+        "engine": "libtorrent",
+        "peers": peers,
+        "bytes_resumed": 134_208,
+        "seconds": 2.0,
+    }
+    (row,) = [text for text in texts(read([report]).all("tr")) if "libtorrent" in text]
+    assert row == "node-a node-b libtorrent 7.0 MB 3.5 MB/s 134.2 kB 2.00 s"
+
+
 def test_launch_tells_what_was_done_and_when_it_was_ready():
     rows = texts(read(passed_run()).all("tr"))
     assert "node-a made in 58.2 s start ✓ yes 1 min 28 s ready 0" in rows

@@ -1,0 +1,63 @@
+# Copyright (c) 2026 The baremetal.llm authors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the hosts of a deployment found out about weights, put together."""
+
+from __future__ import annotations
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.baremetal.llm.plugins.module_utils.weights import equality
+
+READY_VARIABLE = "__weights_ready"
+# Best first: libtorrent proves every piece on its way, rsync every file.
+ENGINES = ("libtorrent", "rsync")
+
+
+def share_engine(names, hostvars, wanted="auto"):
+    """Return the engine that all of the hosts ``names`` can run; ``wanted`` is auto or the only one to be taken."""
+    candidates = ENGINES if wanted == "auto" else (wanted,)
+    lacking = {}
+    for engine in candidates:
+        reasons = {name: _reason(hostvars[name], engine) for name in names}
+        lacking[engine] = {name: reason for name, reason in reasons.items() if reason}
+        if not lacking[engine]:
+            return engine
+    told = [f"{engine} on {name}: {reason}" for engine, by_host in lacking.items() for name, reason in by_host.items()]
+    raise AnsibleFilterError(
+        "nothing can share the weights between these hosts; wanted: "
+        + " or ".join(candidates)
+        + " on every one of them; found: "
+        + "; ".join(told)
+        + "; remedy: install rsync on all of them, or put the wheels of libtorrent on the control node into the folder "
+        "llm_weights_wheels"
+    )
+
+
+def _reason(variables, engine):
+    ready = variables.get(READY_VARIABLE) or {}
+    return (ready.get("engines") or {}).get(engine, "the host did not say")
+
+
+def weights_table(found):
+    """Return {equal, rows, text} over what the hosts hold; see equality.table.
+
+    ``found`` has by host what weights_verify returned as ``verified`` and what weights_share returned as ``shared``.
+    """
+    results = {name: _of_host(one) for name, one in found.items()}
+    proved = [result for result in results.values() if "tree" in result]
+    for name, one in found.items():
+        # It sees the file system of the seed, which has proved the files.
+        if (one.get("shared") or {}).get("shared") and proved:
+            results[name] = proved[0]
+    return equality.table(results)
+
+
+def _of_host(results):
+    verified = results.get("verified") or {}
+    return verified if "tree" in verified else {"msg": str(verified.get("msg") or "not verified")}
+
+
+class FilterModule:
+    def filters(self):
+        return {"share_engine": share_engine, "weights_table": weights_table}

@@ -1,0 +1,45 @@
+# Copyright (c) 2026 The baremetal.llm authors
+# GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.baremetal.llm.plugins.filter.weights import share_engine, weights_table
+
+
+def ready(**reasons):
+    return {"__weights_ready": {"engines": {"libtorrent": "", "rsync": "", **reasons}}}
+
+
+def test_the_best_engine_that_all_can_run():
+    assert share_engine("ab", {"a": ready(), "b": ready()}) == "libtorrent"
+    assert share_engine("ab", {"a": ready(), "b": ready(libtorrent="no wheel")}) == "rsync"
+    assert share_engine("ab", {"a": ready(), "b": ready()}, "rsync") == "rsync"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "libtorrent"])
+def test_none_names_the_hosts_and_why(wanted):
+    found = {"a": ready(rsync="not installed"), "b": ready(libtorrent="no wheel for riscv64"), "c": {}}
+    with pytest.raises(AnsibleFilterError) as caught:
+        share_engine("abc", found, wanted)
+    said = str(caught.value)
+    assert "libtorrent on b: no wheel for riscv64" in said
+    assert "libtorrent on c: the host did not say" in said
+    assert ("rsync on a: not installed" in said) == (wanted == "auto")
+
+
+def test_a_host_without_a_result_is_told_of():
+    table = weights_table({"a": {}, "b": {"verified": {"msg": "unreachable"}}})
+    assert not table["equal"]
+    assert "not verified" in table["text"]
+
+
+def test_a_host_that_sees_the_files_of_the_seed_holds_what_it_holds():
+    wrong = {"corrupt": [], "missing": [], "unexpected": []}
+    proved = {"tree": "ab" * 32, "files": 2, "bytes": 9, "verified": True, **wrong}
+    shared = {"verified": {"skipped": True}, "shared": {"shared": True}}
+    table = weights_table({"a": {"verified": proved, "shared": {"shared": False}}, "b": shared})
+    assert table["equal"]
+    assert not weights_table({"b": shared})["equal"]
