@@ -12,7 +12,6 @@ command line begins with the marker and its own address, so it can be told from 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -22,13 +21,11 @@ import socket
 import sys
 import threading
 import time
-from typing import Callable
 
 from . import visitor
 from .protocol import (
     HELLO_BYTES,
     MARKER,
-    PROCESS_NAME,
     Channel,
     ProtocolError,
     checked_connections,
@@ -139,65 +136,6 @@ def _listening_inodes(address: str, port: int) -> set[str]:
 
 def _network(pid: str) -> str:
     return os.readlink(f"/proc/{pid}/ns/net")
-
-
-# The process ------------------------------------------------------------------------------------------------------
-
-
-def detach(work: Callable[[], None], keep: list[int], title: str, most_s: float) -> None:
-    """Run ``work`` in a process that nobody waits for, with no files open but ``keep``, for at most ``most_s``."""
-    pid = os.fork()
-    if pid:
-        os.waitpid(pid, 0)
-        return
-    try:
-        os.setsid()
-        if os.fork() == 0:
-            _be_alone(keep, title, most_s)
-            work()
-    finally:
-        # Never back into the module, whatever has happened: it would answer twice.
-        os._exit(0)
-
-
-def _be_alone(keep: list[int], title: str, most_s: float) -> None:
-    for number in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # The kernel ends it even if it should ever hang.
-    signal.setitimer(signal.ITIMER_REAL, most_s)
-    os.chdir("/")
-    os.umask(0o077)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nothing, number)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in keep:
-            with contextlib.suppress(OSError):  # that of the listing itself
-                os.close(int(name))
-    # Without, it is only harder to recognise.
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        set_title(title)
-
-
-def set_title(title: str) -> None:
-    """Make ``title`` the command line that others see of this process, where the kernel lets it, and name it.
-
-    The kernel shows the memory that held the arguments, and goes on into that of the environment where the last byte
-    of the arguments is not zero (fs/proc/base.c, get_mm_cmdline).
-    """
-    with open("/proc/self/comm", "w", encoding="ascii") as stream:
-        stream.write(PROCESS_NAME)
-    with open("/proc/self/stat", encoding="ascii", errors="replace") as stream:
-        fields = stream.read().rpartition(")")[2].split()
-    # Fields 48 to 51 of proc(5): arg_start, arg_end, env_start, env_end; the rest begins with field 3.
-    start, end, following, last = (int(field) for field in fields[45:49])
-    if not start or end != following:
-        last = end
-    text = title.encode("ascii", "replace")[: max(0, last - start - 1)]
-    size = max(end - start, len(text) + 1)
-    if text:
-        ctypes.memmove(start, text.ljust(size, b"\0"), size)
 
 
 class Listener:

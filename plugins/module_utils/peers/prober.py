@@ -18,10 +18,11 @@ import threading
 import time
 from typing import Callable
 
+from ..machine import detached
 from . import listener, visitor
 from .devices import ping_devices
 from .matrix import better, by_pair
-from .protocol import MARKER, Secret
+from .protocol import MARKER, PROCESS_NAME, Secret
 
 VISITS_AT_ONCE = 8  # a visit takes milliseconds, and many hosts may share a machine
 MOST_PEERS = 1024  # more hosts than any group has; bounds the work
@@ -108,7 +109,7 @@ class Prober:
         title = f"{MARKER} {settings['address']} run {settings['run']} host {settings['host']}"
         most = settings["window"] + GRACE_S
         try:
-            listener.detach(stay.serve, stay.files(), title, most)
+            detached.run(stay.serve, stay.files(), PROCESS_NAME, title, most)
         except OSError as error:
             self.problems.append(f"no listener can be started: {error.strerror}")
             here.close()

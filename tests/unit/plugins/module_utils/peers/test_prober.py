@@ -10,10 +10,9 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.baremetal.llm.plugins.module_utils.peers import listener, matrix, prober, protocol, visitor
@@ -419,30 +418,8 @@ def test_visitors_that_are_no_peers_are_only_greeted(talk, name):
 
 # The process ------------------------------------------------------------------------------------------------------
 
-TITLE = """
-import sys
-from ansible_collections.baremetal.llm.plugins.module_utils.peers import listener
-listener.set_title(sys.stdin.read())
-with open("/proc/self/cmdline", "rb") as stream:
-    sys.stdout.buffer.write(stream.read())
-"""
 
-
-def test_a_listener_is_known_by_its_name(tmp_path):
-    (tmp_path / "s").write_text(TITLE.replace("/proc/self/cmdline", "/proc/self/comm"))
-    told = subprocess.run([sys.executable, "s"], cwd=tmp_path, input=b"title", capture_output=True, check=True)
-    assert told.stdout.decode().strip() == protocol.PROCESS_NAME
-
-
-@pytest.mark.parametrize("length", [0, 1, 20, 40, 80, 200, 1000, 100_000])
-@pytest.mark.parametrize("environment", [{}, {"HOME": "/root", "FILLER": "y" * 300}])
-def test_titles_of_any_length(tmp_path, length, environment):
-    (tmp_path / "s").write_text(TITLE)
-    python = [sys.executable, "s"]
-    title = "T" * length
-    told = subprocess.run(python, cwd=tmp_path, env=environment, input=title.encode(), capture_output=True, check=True)
-    room = len(f"{sys.executable} s ") + sum(len(f"{key}={value} ") for key, value in environment.items())
-    if length:
-        assert told.stdout.rstrip(b"\0").decode() == title[: room - 1]
-    else:
-        assert told.stdout.decode().split("\0")[:2] == python
+def test_a_listener_is_known_by_its_name(hosts, ports):
+    hosts.probe(hosts.settings("a", only(ADDRESSES, "ab"), ports, window=3.0))
+    (pid,) = hosts.left()
+    assert Path(f"/proc/{pid}/comm").read_text().strip() == protocol.PROCESS_NAME
