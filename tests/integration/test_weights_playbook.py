@@ -145,7 +145,7 @@ def fixture_rack():
 
 def test_from_the_hub_to_every_host(rack):
     code, output = rack.play()
-    assert code == 0, output[-4000:]
+    assert code == 0, output[-9000:]
     assert {host: rack.sums(host) for host in HOSTS} == dict.fromkeys(HOSTS, published())
     assert "all 3 nodes hold the same" in output
     report = rack.report()
@@ -169,7 +169,7 @@ def test_one_host_at_a_time_and_without_the_library(rack):
     empty = rack.folder / "wheels"
     empty.mkdir(exist_ok=True)
     code, output = rack.play("--forks", "1", llm_weights_wheels=str(empty))
-    assert code == 0, output[-4000:]
+    assert code == 0, output[-9000:]
     assert {rack.report()["hosts"][host]["share"]["engine"] for host in HOSTS} == {"rsync"}
     assert {host: rack.sums(host) for host in HOSTS} == dict.fromkeys(HOSTS, published())
 
@@ -193,7 +193,7 @@ def test_a_run_that_is_killed_and_one_beside_it(rack):
     # What it has begun goes on without it; the next run takes over, with other settings.
     assert rack.shell("d3", "pgrep -x llm-share") != ""
     code, output = rack.play()
-    assert code == 0, output[-4000:]
+    assert code == 0, output[-9000:]
     assert rack.report()["hosts"]["d3"]["share"]["bytes_resumed"] > 0
     assert {host: rack.sums(host) for host in HOSTS} == dict.fromkeys(HOSTS, published())
     assert rack.shell("d3", "pgrep -x llm-share") == ""

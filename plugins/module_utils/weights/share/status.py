@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 
@@ -69,8 +70,14 @@ def new(total: int) -> dict:
 
 def write(dest: str, worker: int, state: dict) -> None:
     """Put down the status of a worker; one that cannot be written is no reason to stop."""
-    with contextlib.suppress(OSError):
-        atomic.write_json(_path(dest, worker), state, _MODE)
+    path = _path(dest, worker)
+    try:
+        atomic.write_json(path, state, _MODE)
+    except OSError:
+        # A full disk has no room for a second file, and that is what the status has to tell.
+        with contextlib.suppress(OSError), open(path, "r+", encoding="utf-8") as stream:
+            stream.write(json.dumps(state))
+            stream.truncate()
 
 
 def fail(state: dict, error: Exception) -> dict:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import os
 
+from .. import lockfile
+
 # Of the data network where nobody said how fast it is. Too much costs memory, too little costs speed.
 UNKNOWN_MBPS = 10_000
 # Beyond what one session moves: its network is one thread. Published: 3.6 to 5.6 Gbit/s; measured here: 3.1.
@@ -29,6 +31,8 @@ BUFFERED_S = 0.02
 # What is received and not yet written, in seconds of the link. A host that is killed loses that much; a disk that
 # pauses for longer stops the link. Measured: with 256 MiB a killed host had lost all of 256 MiB, with 8 MiB 1 %.
 UNWRITTEN_S = 0.5
+# Of all weights, over the sessions of a host: what a kill may cost has to stay below 5 %, with what is under way.
+MOST_UNWRITTEN = 0.02
 
 # What the kernel keeps for a connection, in seconds of the link, where that is less than it gives without being asked
 # (net.core.rmem_max and wmem_max of the common distributions): below 160 Mbit/s. More fills the queue at the own link,
@@ -45,13 +49,20 @@ _PREFER_TCP = 0  # settings_pack.bandwidth_mixed_algo_t.prefer_tcp
 def settings(spec: dict, worker: int) -> dict:
     """Return the settings for one worker's session, all but addresses, ports and alerts.
 
-    :param spec: as the agent has it; read are speed_mbps (of the host's link, 0 for unknown) and processes
+    :param spec: as the agent has it; read are speed_mbps (of the host's link, 0 for unknown), processes and lock
     :param worker: its number; all workers get the same so far as they share link and cores evenly
     """
     sessions = max(1, spec["processes"])
     rate = min((spec["speed_mbps"] or UNKNOWN_MBPS) / sessions, MOST_SESSION_MBPS) * 1e6 / 8
     cores = _cores_of(worker, sessions)
-    return {**_PEERS, **_LATENCY, **_buffers(rate), **_threads(cores)}
+    unwritten = min(rate * UNWRITTEN_S, MOST_UNWRITTEN * lockfile.total_bytes(spec["lock"]) / sessions)
+    return {
+        **_PEERS,
+        **_LATENCY,
+        **_buffers(rate),
+        "max_queued_disk_bytes": _bounded(unwritten, 512 << 10, 64 << 20),
+        **_threads(cores),
+    }
 
 
 def _cores_of(worker: int, sessions: int) -> int:
@@ -122,7 +133,6 @@ def _buffers(rate: float) -> dict:
         "send_buffer_watermark": buffered,
         "send_buffer_low_watermark": buffered // 2,
         "send_buffer_watermark_factor": 50,
-        "max_queued_disk_bytes": _bounded(rate * UNWRITTEN_S, 8 << 20, 64 << 20),
         # A block and its header, many times over: fewer and longer reads from a socket that is full.
         "max_peer_recv_buffer_size": 8 << 20,
     }

@@ -78,6 +78,8 @@ class Worker:
         before = addresses.index(spec["address"])
         self.choice = chain.Choice(uplinks, before, time.monotonic())
         self.traffic = Traffic(self.hosts, before)
+        # The host that takes from this one; it is called on once.
+        self.behind = addresses[before + 1 : before + 2]
         self.state = status.new(sum(entry["size"] for entry in self.entries.values()))
         self.began = time.monotonic()
         self.ending = False
@@ -269,6 +271,7 @@ class Worker:
         if self.state["state"] != "sharing":
             if len(self.allowed) < len(self.hosts):
                 self._allow(sorted(self.hosts))
+            self._call_on()
             return
         if self._idle:
             self._wake()
@@ -280,6 +283,13 @@ class Worker:
             self._idle = not set(self.allowed) <= set(allowed)
             self._allow(allowed)
         self._connect({*wanted} - {peer.ip[0] for peer in peers}, now)
+        self._call_on()
+
+    def _call_on(self) -> None:
+        """Tell the host behind that this one is there: libtorrent 2.1.1 looks for hosts only once a second."""
+        for address in self.behind:
+            self.handle.connect_peer((address, self.port))
+        self.behind = []
 
     def _wake(self) -> None:
         """Ask anew for what had been asked of a host that was cut off.

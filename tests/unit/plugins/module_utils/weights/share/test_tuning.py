@@ -16,8 +16,12 @@ from hypothesis import strategies as st
 MIB = 1 << 20
 
 
-def _settings(speed_mbps, processes=1, worker=0):
-    return tuning.settings({"speed_mbps": speed_mbps, "processes": processes}, worker)
+R1 = 700 * 10**9
+
+
+def _settings(speed_mbps, processes=1, worker=0, size=R1):
+    lock = {"files": [{"size": size}]}
+    return tuning.settings({"speed_mbps": speed_mbps, "processes": processes, "lock": lock}, worker)
 
 
 def test_a_slow_link_has_short_queues_so_that_news_of_pieces_is_not_late():
@@ -25,7 +29,14 @@ def test_a_slow_link_has_short_queues_so_that_news_of_pieces_is_not_late():
     assert found["send_buffer_watermark"] == 256 << 10
     assert found["send_buffer_low_watermark"] == 128 << 10
     assert found["max_out_request_queue"] == 76
-    assert found["max_queued_disk_bytes"] == 8 * MIB
+    assert found["max_queued_disk_bytes"] == 6_250_000
+
+
+@pytest.mark.parametrize(("speed", "processes"), [(0, 1), (100, 1), (100_000, 4)])
+def test_a_kill_never_costs_much_of_the_weights(speed, processes):
+    found = _settings(speed, processes, size=256 * MIB)
+    assert processes * found["max_queued_disk_bytes"] <= 0.02 * 256 * MIB
+    assert _settings(speed, size=1000)["max_queued_disk_bytes"] == MIB // 2
 
 
 def test_a_fast_link_has_long_ones():
@@ -66,7 +77,7 @@ def test_whatever_the_link_is_the_settings_can_be_used(speed, processes, worker)
     assert all(isinstance(value, (bool, int)) and 0 <= value + 1 < 1 << 31 for value in found.values())
     assert 0 < found["send_buffer_low_watermark"] <= found["send_buffer_watermark"] <= 8 * MIB
     assert 64 <= found["max_out_request_queue"] <= 2000 <= found["max_allowed_in_request_queue"]
-    assert 8 * MIB <= found["max_queued_disk_bytes"] <= 64 * MIB
+    assert MIB // 2 <= found["max_queued_disk_bytes"] <= 64 * MIB
     assert found["aio_threads"] >= 2
     assert found["hashing_threads"] >= 1
 
