@@ -115,7 +115,7 @@ class Chain:
         spec = self.folder / f"spec-{host}.json"
         own = {"dest": str(dest), "host": f"node-{host}", "address": self.links.address(host)}
         spec.write_text(json.dumps({**self.spec, **own}), encoding="utf-8")
-        program = f"import sys; from {AGENT} import main; main(sys.argv[1])"
+        program = f"import sys; from {AGENT} import main; sys.exit(main(sys.argv[1]))"
         with open(self.folder / f"agent-{host}.log", "wb") as log:
             self.agents[host] = self.links.popen(
                 host, [sys.executable, "-c", program, str(spec)], stdout=log, stderr=log, cwd=ROOT

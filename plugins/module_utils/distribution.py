@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import re
-
 from .catalog import hardware
 from .engines.accelerated import devices_of
 from .errors import LlmError
@@ -79,7 +77,7 @@ def patch(model: dict, nodes: list[dict], facts_of: dict[str, dict], families: l
 
 def is_remote(source: str) -> bool:
     """True when weights come from a hub or a server, and not from a folder of the host."""
-    return bool(re.match(r"[a-z0-9]+://", source)) and not source.startswith("file://")
+    return "://" in source
 
 
 def _seed(deployment: dict, nodes: list[dict], facts_of: dict[str, dict]) -> str:

@@ -68,7 +68,7 @@ def _source(value: Any) -> str:
     if text.startswith("/"):
         return _path(text)
     scheme, separator, rest = text.partition("://")
-    if not separator or scheme not in ("file", "hf", "modelscope", "modelers", "https", "http", "s3") or not rest:
+    if not separator or scheme not in ("hf", "modelscope", "modelers", "https", "http", "s3") or not rest:
         raise ValueError(
             "an absolute path, hf://, modelscope:// or modelers://OWNER/NAME[@REVISION], https://HOST/FOLDER/, "
             "or s3://BUCKET/PREFIX"

@@ -53,9 +53,9 @@ options:
     default: 0
   patch:
     description:
-      - What JSON files of the model have to say besides, by file, such as C({config.json: {torch_dtype: float16}}) for
-        cards without bfloat16. The lock that is returned records the change with its own digest; other hosts make it
-        by themselves.
+      - What JSON files of the model have to say besides, by file; C(torch_dtype) of C(config.json) has to be C(float16)
+        for cards without bfloat16. The lock that is returned records the change with its own digest; other hosts make
+        it by themselves.
     type: dict
     default: {}
   owner:
@@ -210,12 +210,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
-from ansible_collections.baremetal.llm.plugins.module_utils.weights import fetch, lockfile, place
-
-
-def source_of(text):
-    """A folder may be given as users write paths; everything else is taken as it is."""
-    return text if "://" in text else os.path.abspath(os.path.expanduser(os.path.expandvars(text)))
+from ansible_collections.baremetal.llm.plugins.module_utils.weights import fetch, lockfile, place, sources
 
 
 def changes_of(patch):
@@ -233,7 +228,7 @@ def changes_of(patch):
 def present(module, lock):
     params = module.params
     result = fetch.fetch(
-        source_of(params["source"]),
+        sources.as_given(params["source"]),
         params["dest"],
         lock,
         jobs=params["jobs"],

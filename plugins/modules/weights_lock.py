@@ -140,10 +140,7 @@ from ansible_collections.baremetal.llm.plugins.module_utils.weights import lockm
 
 
 def make(params, save):
-    text = params["path"] or params["source"]
-    if "://" not in text:
-        text = os.path.abspath(os.path.expanduser(os.path.expandvars(text)))
-    source = sources.parse(text)
+    source = sources.parse(sources.as_given(params["path"] or params["source"]))
     hub = sources.open_source(
         source,
         endpoint=params["endpoint"],

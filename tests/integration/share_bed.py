@@ -35,7 +35,7 @@ PORT = 36900
 DEADLINE_S = 90.0
 _AGENT = (
     "import sys; from ansible_collections.baremetal.llm.plugins.module_utils.weights.share import agent;"
-    "agent.main(sys.argv[1])"
+    "sys.exit(agent.main(sys.argv[1]))"
 )
 
 

@@ -51,7 +51,7 @@ QUEUE = 8 * MIB
 PIECE = merkle.piece_bytes(sum(SIZES.values()))
 RUN = (
     "import sys; from ansible_collections.baremetal.llm.plugins.module_utils.weights.share import agent; "
-    "agent.main(sys.argv[1])"
+    "sys.exit(agent.main(sys.argv[1]))"
 )
 # Serves a torrent, or takes it, as a program that nobody wrote for this: (library, torrent, folder, own address, port,
 # "have" or "lack", address to connect with or "").
@@ -98,10 +98,10 @@ class Site:
     """A seed with weights, and any number of other hosts on 127.0.0.1 to 127.0.0.9."""
 
     def __init__(
-        self, folder: Path, library: str, processes: int = 1, patched: bool = True, sizes: dict[str, int] = SIZES
+        self, folder: Path, library: str, processes: int = 1, patched: bool = True, sizes: dict[str, int] | None = None
     ) -> None:
         self.folder, self.library = folder, library
-        self.contents = contents(sizes)
+        self.contents = contents(SIZES if sizes is None else sizes)
         self.running: list[subprocess.Popen] = []
         self.write(1)
         entries = [

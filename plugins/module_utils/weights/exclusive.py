@@ -60,16 +60,10 @@ def _take(dest: str, end: float) -> int:
         # With the modes that users are given: an engine of another user has to get through to the weights.
         os.makedirs(os.path.dirname(path), exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            said = os.pread(file, 200, 0).decode("utf-8", "replace")
-            os.close(file)
-        else:
-            if _is_still(file, path):
-                return file
-            os.close(file)
-            continue
+        if _is_taken(file) and _is_still(file, path):
+            return file
+        said = os.pread(file, 200, 0).decode("utf-8", "replace")
+        os.close(file)
         if time.monotonic() >= end:
             raise LlmError(
                 f"{dest} is being written by another run",
@@ -78,6 +72,15 @@ def _take(dest: str, end: float) -> int:
                 remedy="wait for it, or end it if it is a left-over",
             )
         time.sleep(0.05)
+
+
+def _is_taken(file: int) -> bool:
+    """True when this process holds ``file`` now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is_still(file: int, path: str) -> bool:

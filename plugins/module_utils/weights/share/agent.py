@@ -15,7 +15,6 @@ import ctypes
 import json
 import os
 import signal
-import sys
 import time
 
 from ... import atomic
@@ -48,11 +47,11 @@ _DEFAULTS = {
 }
 
 
-def main(path: str) -> None:
-    """Run the agent for the spec in the JSON file at ``path`` in the foreground; exit with 1 when it failed."""
+def main(path: str) -> int:
+    """Run the agent for the spec in the JSON file at ``path`` in the foreground; return 1 when it failed, else 0."""
     with open(path, encoding="utf-8") as stream:
         spec = checked(json.load(stream))
-    sys.exit(0 if run(spec) else 1)
+    return 0 if run(spec) else 1
 
 
 def checked(spec: dict) -> dict:

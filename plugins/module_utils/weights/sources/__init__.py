@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from typing import Callable
@@ -45,6 +46,11 @@ _REPOSITORY = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][\w.-]{0,95}/[A-Za-z0-9_][\w.-]
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][\w./+-]{0,199}", re.ASCII)
 # Source: the rules for names of buckets in the documentation of Amazon S3; servers of others keep to them or are wider.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,62}")
+
+
+def as_given(text: str) -> str:
+    """Return what users write in the form that ``parse`` takes: a folder may begin with ``~`` or a variable."""
+    return text if "://" in text else os.path.abspath(os.path.expanduser(os.path.expandvars(text)))
 
 
 def parse(text: str) -> Source:

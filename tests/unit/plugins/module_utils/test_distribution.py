@@ -134,7 +134,6 @@ def test_cards_without_bfloat16_get_float16(found, families, patched):
     ("source", "remote"),
     [
         ("/data", False),
-        ("file:///data", False),
         ("", False),
         ("hf://a/b", True),
         ("s3://b/p", True),

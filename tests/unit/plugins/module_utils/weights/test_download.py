@@ -40,13 +40,13 @@ def partial(tmp_path):
     return tmp_path / "partial"
 
 
-def get(server, partial, entry=ENTRY, **options):
+def get(server, partial, entry=None, **options):
     """Complete ``partial``; every error is tried again twice, and nothing really waits."""
     hub = sources.open_source(
         sources.parse(f"{server.url}/models/base/"), retries=2, timeout=5.0, sleep=lambda _seconds: None
     )
     options = {"retries": 2, "sleep": lambda _seconds: None, "piece": PIECE, **options}
-    return download.fetch_file(hub, entry, str(partial), **options)
+    return download.fetch_file(hub, entry or ENTRY, str(partial), **options)
 
 
 def ranges(server):
