@@ -155,7 +155,8 @@ options:
         those of another chain are replaced, those of another lock are an error.
       - V(followed) returns how far it is, at the end or after O(wait) seconds.
       - V(complete) does both until every byte is in place, and fails when that does not come about.
-      - V(stopped) ends the processes and removes what they need no more; the weights stay.
+      - V(stopped) ends the processes and removes what they need no more; the weights stay, and what came of files that
+        are not whole yet.
     type: str
     choices: [ready, started, followed, complete, stopped]
     default: complete

@@ -231,13 +231,17 @@ def end(dest: str) -> bool:
 
 
 def stop(dest: str, *, check: bool = False) -> bool:
-    """End the agent and remove what it has left but the weights; True when there was anything.
+    """End the agent and remove what it needs no more; True when there was anything.
 
-    What another host has put there, that sees the same file system, is left alone.
+    What came of files that are not whole yet stays: the next run goes on with it. What another host has put there, that
+    sees the same file system, is left alone.
     """
     if agent.is_elsewhere(dest):
         return False
-    leftovers = [path for path in (status.folder(dest), tree.aside(dest, "incoming")) if os.path.isdir(path)]
+    needless = [status.folder(dest)]
+    if status.read(dest)["state"] == "complete":
+        needless.append(tree.aside(dest, "incoming"))
+    leftovers = [path for path in needless if os.path.isdir(path)]
     if check:
         return bool(agent.running(dest) or leftovers)
     ended = end(dest)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.baremetal.llm.plugins.module_utils import atomic
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import exclusive, lockfile, tree
 from ansible_collections.baremetal.llm.plugins.module_utils.weights.share import agent, control, seed, status, wheel
@@ -96,6 +97,8 @@ def test_stopping_removes_what_is_ours_and_leaves_the_weights(model, listing):
     dest, before = str(model), listing(model)
     assert control.stop(dest) is False
     status.make_folder(dest)
+    status.write(dest, 0, dict(status.new(1), state="complete"))
+    atomic.write_json(os.path.join(status.folder(dest), status.AGENT), {"finished": True}, 0o640)
     os.makedirs(tree.aside(dest, "incoming"))
     assert control.stop(dest, check=True) is True
     assert os.path.isdir(status.folder(dest))
@@ -103,6 +106,18 @@ def test_stopping_removes_what_is_ours_and_leaves_the_weights(model, listing):
     assert not os.path.exists(status.folder(dest))
     assert not os.path.exists(tree.aside(dest, "incoming"))
     assert listing(model) == before
+
+
+def test_stopping_keeps_what_came_of_files_that_are_not_whole(model):
+    dest = str(model)
+    status.make_folder(dest)
+    status.write(dest, 0, dict(status.new(2), state="failed"))
+    incoming = tree.aside(dest, "incoming")
+    os.makedirs(incoming)
+    (model.parent / os.path.basename(incoming) / "part").write_bytes(b"x")
+    assert control.stop(dest) is True
+    assert os.listdir(incoming) == ["part"]
+    assert control.stop(dest) is False
 
 
 def test_files_that_are_nobodys_are_refused_pickles_first(model, lock):
