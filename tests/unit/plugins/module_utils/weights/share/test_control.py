@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.baremetal.llm.plugins.module_utils import atomic
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import exclusive, lockfile, tree
 from ansible_collections.baremetal.llm.plugins.module_utils.weights.share import agent, control, seed, status, wheel
@@ -98,7 +97,7 @@ def test_stopping_removes_what_is_ours_and_leaves_the_weights(model, listing):
     assert control.stop(dest) is False
     status.make_folder(dest)
     status.write(dest, 0, dict(status.new(1), state="complete"))
-    atomic.write_json(os.path.join(status.folder(dest), status.AGENT), {"finished": True}, 0o640)
+    note_agent(dest, finished=True, started=0)
     os.makedirs(tree.aside(dest, "incoming"))
     assert control.stop(dest, check=True) is True
     assert os.path.isdir(status.folder(dest))
