@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "testbed")]
 
 import fleet as fleets  # noqa: E402
+from ansible_collections.baremetal.llm.tests.testbed import hubs  # noqa: E402
 from tests.testbed import servers  # noqa: E402
 
 BIN = Path(sys.executable).parent
@@ -197,3 +198,24 @@ def test_a_run_that_is_killed_and_one_beside_it(rack):
     assert rack.report()["hosts"]["d3"]["share"]["bytes_resumed"] > 0
     assert {host: rack.sums(host) for host in HOSTS} == dict.fromkeys(HOSTS, published())
     assert rack.shell("d3", "pgrep -x llm-share") == ""
+
+
+def test_a_lock_to_be_kept_in_the_inventory(tmp_path):
+    path = tmp_path / "mine" / "r1.lock.json"
+    with hubs.start("hf", str(MODEL)) as server:
+        settings = {"llm_weights_source": "hf://acme/tiny", "llm_weights_endpoint": server.url}
+        settings.update(llm_model="deepseek-r1-fp8", llm_weights_lock=str(path))
+        command = [str(BIN / "ansible-playbook"), "playbooks/lock_weights.yml", "-e", json.dumps(settings)]
+        outputs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False) for _run in range(2)]
+        commit = server.application.repository.commit
+    assert [done.returncode for done in outputs] == [0, 0], outputs[0].stdout[-3000:]
+    assert ["changed=1" in done.stdout for done in outputs] == [True, False]
+    lock = json.loads(path.read_text(encoding="utf-8"))
+    assert (lock["model"], lock["revision"]) == ("deepseek-r1-fp8", commit)
+    assert {entry["path"]: entry["sha256"] for entry in lock["files"]} == {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in MODEL.iterdir()
+    }
+    command[3] = "{}"
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "none of them" in refused.stdout
