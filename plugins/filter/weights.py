@@ -10,6 +10,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.baremetal.llm.plugins.module_utils.weights import equality
 
 READY_VARIABLE = "__weights_ready"
+FOUND_VARIABLE = "__weights_found"
 # Best first: libtorrent proves every piece on its way, rsync every file.
 ENGINES = ("libtorrent", "rsync")
 
@@ -39,6 +40,27 @@ def _reason(variables, engine):
     return (ready.get("engines") or {}).get(engine, "the host did not say")
 
 
+def weights_giver(weights, names, hostvars):
+    """Return the host of ``names`` that gives the weights to the others; one that has all of them needs no source.
+
+    That is the seed of the plan; where it has lost or damaged files that another host still has, the first such host,
+    so that what is wrong comes from a neighbour and not from far away.
+
+    :param weights: of the plan; ``seed``, ``chain`` and ``patch`` are read
+    """
+    whole = [link["host"] for link in weights["chain"] if link["host"] in names]
+    whole = [name for name in whole if _is_whole(hostvars[name].get(FOUND_VARIABLE), weights["patch"])]
+    return whole[0] if whole and weights["seed"] not in whole else weights["seed"]
+
+
+def _is_whole(found, changed):
+    """True when a host has every file, those that the plan changes in whichever form."""
+    if not isinstance(found, dict) or "tree" not in found:
+        return False
+    wrong = {problem["path"] for problem in found["corrupt"]} - set(changed)
+    return not (wrong or found["missing"] or found["unexpected"])
+
+
 def weights_table(found):
     """Return {equal, rows, text} over what the hosts hold; see equality.table.
 
@@ -60,4 +82,4 @@ def _of_host(results):
 
 class FilterModule:
     def filters(self):
-        return {"share_engine": share_engine, "weights_table": weights_table}
+        return {"share_engine": share_engine, "weights_giver": weights_giver, "weights_table": weights_table}

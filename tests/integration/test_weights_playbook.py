@@ -159,8 +159,10 @@ def test_from_the_hub_to_every_host(rack):
     assert sources == {"d1": [], "d2": ["d1"], "d3": ["d2"]}
     assert rack.shell("d2", "pgrep -x llm-share") == ""
 
-    code, output = rack.play()
+    code, output = rack.play(llm_weights_deep=True)
     assert (code, recap(output)) == (0, {host: 0 for host in HOSTS}), output[-4000:]
+    hosts = rack.report()["hosts"]
+    assert [hosts[host]["read"]["bytes_hashed"] for host in HOSTS[1:]] == [hosts["d1"]["verify"]["bytes"]] * 2
 
 
 def test_one_host_at_a_time_and_without_the_library(rack):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.baremetal.llm.plugins.filter.weights import share_engine, weights_table
+from ansible_collections.baremetal.llm.plugins.filter.weights import share_engine, weights_giver, weights_table
 
 
 def ready(**reasons):
@@ -43,3 +43,28 @@ def test_a_host_that_sees_the_files_of_the_seed_holds_what_it_holds():
     table = weights_table({"a": {"verified": proved, "shared": {"shared": False}}, "b": shared})
     assert table["equal"]
     assert not weights_table({"b": shared})["equal"]
+
+
+def found(*, missing=(), corrupt=(), unexpected=()):
+    problems = [{"path": path, "reason": "sha256"} for path in corrupt]
+    result = {"tree": "x", "missing": list(missing), "corrupt": problems, "unexpected": list(unexpected)}
+    return {"__weights_found": result}
+
+
+@pytest.mark.parametrize(
+    ("of_seed", "of_next", "giver"),
+    [
+        (found(), found(), "a"),
+        (found(missing=["x"]), found(), "b"),
+        (found(corrupt=["x"]), found(), "b"),
+        (found(unexpected=["x"]), found(), "b"),
+        (found(corrupt=["config.json"]), found(), "a"),
+        (found(missing=["x"]), found(corrupt=["config.json"]), "b"),
+        (found(missing=["x"]), found(missing=["y"]), "a"),
+        ({}, {}, "a"),
+        ({"__weights_found": {"msg": "there is no folder"}}, {"__weights_found": {"skipped": True}}, "a"),
+    ],
+)
+def test_a_host_that_has_everything_gives(of_seed, of_next, giver):
+    weights = {"seed": "a", "chain": [{"host": name} for name in "abc"], "patch": {"config.json": {}}}
+    assert weights_giver(weights, ["a", "b"], {"a": of_seed, "b": of_next, "c": found()}) == giver
