@@ -185,7 +185,7 @@ def test_a_run_that_is_killed_and_one_beside_it(rack):
             if "Wait for every byte" in line:
                 break
         # Another deployment of other weights, to the same place: it is told who is there, and touches nothing.
-        rack.shell("d1", f"cp -r {MODEL} /data/other && echo >> /data/other/chat_template.jinja")
+        rack.shell("d1", f"cp -r {INSTALLED} /data/other && echo >> /data/other/chat_template.jinja")
         beside = {"llm_model": "deepseek-r1-a8w4", "llm_weights_source": "/data/other"}
         code, output = rack.play(llm_deployment="other", llm_weights_path=str(INSTALLED), **beside)
         assert code != 0

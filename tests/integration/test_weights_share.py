@@ -27,8 +27,9 @@ from .share_bed import DEADLINE_S, PORT, Bed, Model, flip
 MIB = 1 << 20
 RATE_MBIT = 100
 LAST_HOST = 4
-# Headers as the interfaces count them, announcements of pieces and questions for notes.
-OVERHEAD = 1.02
+# Headers as the interfaces count them, announcements of pieces, questions for notes, and two pieces of 256 KiB: a host
+# asks another one for them when a busy machine keeps its neighbour waiting. To take all of it twice is far above.
+OVERHEAD = 1.08
 both = pytest.mark.parametrize("engine", ["libtorrent", "rsync"])
 # Files of every kind that a lock may name: in folders, empty, of one piece, of many, with names that shells trip over.
 SIZES = {
