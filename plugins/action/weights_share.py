@@ -18,6 +18,9 @@ from ansible_collections.baremetal.llm.plugins.plugin_utils.followed_action impo
 
 MODULE = "baremetal.llm.weights_share"
 DEFAULT_TIMEOUT = 86_400.0
+# Nothing new for so long while others are there: no host of the chain has what is missing, or none can be reached. A
+# host that comes back within it is no reason to end.
+STALLED_SECONDS = 900.0
 display = Display()
 
 
@@ -66,11 +69,15 @@ class ActionModule(ActionBase):
         host = (task_vars or {}).get("inventory_hostname", "")
         budget = float(arguments.get("timeout", DEFAULT_TIMEOUT))
         started, shown = time.monotonic(), 0.0
+        moved, last = 0.0, None
         look = {**arguments, "state": "followed", "wait": LOOK_SECONDS}
         while True:
             seen = patiently(lambda: self._turn(look, task_vars))
             elapsed = time.monotonic() - started
-            if seen.get("failed") or seen.get("complete") or seen.get("error") or elapsed >= budget:
+            if (seen.get("state"), seen.get("bytes_done")) != last:
+                moved, last = elapsed, (seen.get("state"), seen.get("bytes_done"))
+            stalled = seen.get("state") == "sharing" and elapsed - moved >= STALLED_SECONDS
+            if seen.get("failed") or seen.get("complete") or seen.get("error") or stalled or elapsed >= budget:
                 break
             if elapsed >= shown * 1.3:
                 shown = elapsed
@@ -89,6 +96,6 @@ class ActionModule(ActionBase):
             "msg": f"{host}: the weights are not complete after {elapsed:.0f} s",
             "wanted": f"{seen.get('bytes_total')} bytes",
             "found": f"{seen.get('bytes_done')} bytes, state {seen.get('state')}",
-            "remedy": "see the other hosts of the chain; run this again, what came so far is kept",
+            "remedy": "see the other hosts, one of them has to have all; run this again, what came is kept",
         }
         return {**seen, "failed": True, **error}
