@@ -93,9 +93,9 @@ class ActionModule(ActionBase):
     @staticmethod
     def _failure(seen, host, elapsed):
         error = seen.get("error") or {
-            "msg": f"{host}: the weights are not complete after {elapsed:.0f} s",
+            "msg": f"the weights are not complete after {elapsed:.0f} s",
             "wanted": f"{seen.get('bytes_total')} bytes",
             "found": f"{seen.get('bytes_done')} bytes, state {seen.get('state')}",
             "remedy": "see the other hosts, one of them has to have all; run this again, what came is kept",
         }
-        return {**seen, "failed": True, **error}
+        return {**seen, "failed": True, **error, "msg": f"{host}: {error['msg']}"}

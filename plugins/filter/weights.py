@@ -40,17 +40,24 @@ def _reason(variables, engine):
     return (ready.get("engines") or {}).get(engine, "the host did not say")
 
 
-def weights_giver(weights, names, hostvars):
-    """Return the host of ``names`` that gives the weights to the others; one that has all of them needs no source.
+def weights_chain(weights, names, hostvars):
+    """Return the chain of the plan, [{host, address}], with the host at its head that gives the weights to the others.
 
-    That is the seed of the plan; where it has lost or damaged files that another host still has, the first such host,
-    so that what is wrong comes from a neighbour and not from far away.
+    That is the seed of the plan; where it has lost or damaged files that another host still has, the first such host:
+    what is wrong then comes from a neighbour and not from far away, and no source is needed.
 
     :param weights: of the plan; ``seed``, ``chain`` and ``patch`` are read
     """
     whole = [link["host"] for link in weights["chain"] if link["host"] in names]
     whole = [name for name in whole if _is_whole(hostvars[name].get(FOUND_VARIABLE), weights["patch"])]
-    return whole[0] if whole and weights["seed"] not in whole else weights["seed"]
+    giver = whole[0] if whole and weights["seed"] not in whole else weights["seed"]
+    if giver not in names:
+        raise AnsibleFilterError(
+            f"{giver}, which is to fetch the weights, did not answer; wanted: {giver}, or another host that has all of "
+            f"them; found: {', '.join(names)}; remedy: see what is wrong with {giver}, or change llm_weights_seed"
+        )
+    head = [link for link in weights["chain"] if link["host"] == giver]
+    return head + [link for link in weights["chain"] if link["host"] != giver]
 
 
 def _is_whole(found, changed):
@@ -82,4 +89,4 @@ def _of_host(results):
 
 class FilterModule:
     def filters(self):
-        return {"share_engine": share_engine, "weights_giver": weights_giver, "weights_table": weights_table}
+        return {"share_engine": share_engine, "weights_chain": weights_chain, "weights_table": weights_table}

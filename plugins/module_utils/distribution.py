@@ -18,12 +18,11 @@ PROCESS_MBPS = 4000
 MOST_PROCESSES, CORES_A_PROCESS = 16, 4
 
 
-def of(deployment: dict, nodes: list[dict], by_host: dict[str, dict], facts_of: dict[str, dict]) -> dict:
+def of(deployment: dict, nodes: list[dict], facts_of: dict[str, dict]) -> dict:
     """Return {seed, chain, port, processes, rate_limit, engine, client}.
 
     :param deployment: settings of the deployment
     :param nodes: all nodes of the plan, of all replica groups
-    :param by_host: converted settings by host
     :param facts_of: facts by host, empty for one that did not answer
     """
     seed = _seed(deployment, nodes, facts_of)

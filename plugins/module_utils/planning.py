@@ -103,7 +103,7 @@ def plan(hosts: list[dict], collection_dir: str, lock: dict | None, launch: bool
         document["groups"].append({"name": replica, "head": nodes[0]["host"], "nodes": nodes})
     nodes = nodes_of(document)
     document["weights"].update(
-        distribution.of(deployment, nodes, by_host, facts_of),
+        distribution.of(deployment, nodes, facts_of),
         patch=distribution.patch(model, nodes, facts_of, release.get("families", [])),
     )
     document["endpoints"] = [_endpoint(document, group) for group in document["groups"]]

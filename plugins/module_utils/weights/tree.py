@@ -20,9 +20,6 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib",
 # Bookkeeping that hub clients leave in a download folder; it is no part of the model and no engine reads it.
 HUB_LEFTOVERS = (".cache/huggingface/", ".msc", ".mv", "._____temp/", ".cache/modelscope/")
 
-# Ends the name of a file that is being copied; no file of a model may have it.
-PARTIAL_SUFFIX = ".baremetal-partial"
-
 # Holds our own notes where a folder of weights is a file system of its own, so that nothing can lie beside it.
 INSIDE = ".baremetal-llm"
 
@@ -50,7 +47,7 @@ def check_relative(path: object) -> str:
         problem = f"{path!r}, which leads out of the folder or is not in its plain form"
     elif any("\ud800" <= letter <= "\udfff" for letter in path):
         problem = f"{path!r}, which is not text"
-    elif path.endswith(PARTIAL_SUFFIX) or path.split("/")[0] == INSIDE:
+    elif path.split("/")[0] == INSIDE:
         problem = f"{path!r}, a name that this collection keeps for itself"
     elif len(path.encode()) > PATH_BYTES or any(len(part.encode()) > NAME_BYTES for part in path.split("/")):
         problem = f"a name of {len(path)} characters, {path[:60]!r}..., longer than file systems take"

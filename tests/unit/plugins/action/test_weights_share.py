@@ -48,7 +48,7 @@ def test_an_error_ends_it_at_once_with_all_four_parts(wait):
     error = {"msg": "no space", "wanted": "9 bytes", "found": "3 bytes", "remedy": "free some"}
     result, asked = wait(sharing(1), {**sharing(1, "failed"), "error": error})
     assert result["failed"]
-    assert {key: result[key] for key in error} == error
+    assert {key: result[key] for key in error} == {**error, "msg": "n1: no space"}
     assert len(asked) == 3
 
 

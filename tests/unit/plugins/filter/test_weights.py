@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.baremetal.llm.plugins.filter.weights import share_engine, weights_giver, weights_table
+from ansible_collections.baremetal.llm.plugins.filter.weights import share_engine, weights_chain, weights_table
 
 
 def ready(**reasons):
@@ -67,4 +67,12 @@ def found(*, missing=(), corrupt=(), unexpected=()):
 )
 def test_a_host_that_has_everything_gives(of_seed, of_next, giver):
     weights = {"seed": "a", "chain": [{"host": name} for name in "abc"], "patch": {"config.json": {}}}
-    assert weights_giver(weights, ["a", "b"], {"a": of_seed, "b": of_next, "c": found()}) == giver
+    chain = weights_chain(weights, ["a", "b"], {"a": of_seed, "b": of_next, "c": found()})
+    assert [link["host"] for link in chain] == sorted("abc", key=lambda name: name != giver)
+
+
+def test_a_seed_that_does_not_answer_is_named_unless_another_host_has_all():
+    weights = {"seed": "a", "chain": [{"host": "b"}, {"host": "c"}], "patch": {}}
+    with pytest.raises(AnsibleFilterError, match="a, which is to fetch the weights, did not answer"):
+        weights_chain(weights, ["b", "c"], {"b": {}, "c": {}})
+    assert weights_chain(weights, ["b", "c"], {"b": {}, "c": found()})[0]["host"] == "c"

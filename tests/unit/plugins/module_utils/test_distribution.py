@@ -33,7 +33,7 @@ def facts(speed=None, cores=64, **paths):
 
 
 def decide(nodes, facts_of, **deployment):
-    return distribution.of(deployment, nodes, {one["host"]: {} for one in nodes}, facts_of)
+    return distribution.of(deployment, nodes, facts_of)
 
 
 def test_the_seed_comes_first_and_each_rack_is_entered_once():

@@ -52,7 +52,7 @@ def test_normal_form_is_stable_and_the_input_stays():
         {"path": None},
         {"path": ["a"]},
         {"path": "lone\udcff"},
-        {"path": "a.baremetal-partial"},
+        {"path": ".baremetal-llm/a"},
         {"size": -1},
         {"size": True},
         {"size": False},

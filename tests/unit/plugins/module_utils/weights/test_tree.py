@@ -32,7 +32,7 @@ HOSTILE_NAMES = [
     "a\x1b[31mb",
     "a\x7f",
     "a\ud800b",
-    "model.safetensors.baremetal-partial",
+    ".baremetal-llm/notes.json",
     ".baremetal-llm",
     ".baremetal-llm/lock.json",
     "a" * 256,
