@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.baremetal.llm.plugins.module_utils import planning, settings
+from ansible_collections.baremetal.llm.plugins.module_utils import settings
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import groups as grouping
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import inquiry
 
 FACTS_VARIABLE = "__discover_facts"
 # What other modules found on the host, and below which name it joins its facts.
@@ -16,7 +18,7 @@ FURTHER_VARIABLES = {"npu": "__discover_npu", "gpu": "__discover_gpu", "peers": 
 
 
 def serving_hosts(names, hostvars, groups, family=None):
-    """Return [{name, replica, settings, facts}] for the hosts ``names``, as module serving_plan takes them.
+    """Return [{name, replica, settings, facts, address}] for the hosts ``names``, as module serving_plan takes them.
 
     ``family`` holds the settings of the family's playbook; those of the inventory and of ``-e`` go before them.
     """
@@ -29,15 +31,35 @@ def serving_hosts(names, hostvars, groups, family=None):
                     "remedy: take it out of one of them"
                 )
             replicas[host] = group
+    _check_whole(names, replicas, groups)
     return [
         {
             "name": name,
             "replica": replicas.get(name, ""),
             "settings": _settings(hostvars[name], family),
             "facts": _answer(hostvars[name]),
+            "address": _reached_at(hostvars[name], name),
         }
         for name in names
     ]
+
+
+def _check_whole(names, replicas, groups):
+    """Refuse a run that leaves out hosts of a replica group: the others' ranks would be planned anew."""
+    for host in groups.get("serving", []):
+        beside = [name for name in names if replicas.get(name, "") == replicas.get(host, "")]
+        if host not in names and beside:
+            raise AnsibleFilterError(
+                f"{host} is left out of this run; wanted: all hosts of {replicas.get(host) or 'the group serving'}, "
+                f"which serve as one; found: only {', '.join(beside)}; "
+                "remedy: remove --limit, or limit to whole replica groups"
+            )
+
+
+def _reached_at(variables, name):
+    """Return the IPv4 address at which the inventory reaches a host, empty where it has only a name for it."""
+    address = str(variables.get("ansible_host", name))
+    return address if grouping.is_address(address) else ""
 
 
 def discovered(names, hostvars):
@@ -62,7 +84,7 @@ def _answer(variables):
 
 
 def discovery(hostvars, names, groups, collection_dir, family=None):
-    """Return {host: what discovery looks at there} for the play's hosts ``names``; see planning.discovery.
+    """Return {host: what discovery looks at there} for the play's hosts ``names``; see planning/inquiry.py.
 
     ``peer`` is the address of another node of its replica group, by which the route tells the interface between them.
     """
@@ -74,7 +96,7 @@ def discovery(hostvars, names, groups, collection_dir, family=None):
         except LlmError as error:
             raise AnsibleFilterError(str(error)) from error
         peer = _peer(hostvars, host, variables, names, groups)
-        found[host] = {**planning.discovery(own, collection_dir), "peer": peer}
+        found[host] = {**inquiry.discovery(own, collection_dir), "peer": peer}
     return found
 
 
@@ -89,8 +111,8 @@ def _peer(hostvars, host, variables, names, groups):
 
 
 def probes(plan):
-    """Return {host: what module peer_probe needs there} for every host of ``plan``; see planning.probe."""
-    return {node["host"]: planning.probe(plan, node["host"]) for node in planning.nodes_of(plan)}
+    """Return {host: what module peer_probe needs there} for every host of ``plan``; see planning/inquiry.py."""
+    return {node["host"]: inquiry.probe(plan, node["host"]) for node in inquiry.nodes_of(plan)}
 
 
 def _settings(variables, family):
@@ -112,9 +134,9 @@ def _settings(variables, family):
 
 
 def places(variables, host, collection_dir, family=None):
-    """Return the paths that belong to one host, from its variables; see planning.places."""
+    """Return the paths that belong to one host, from its variables; see planning/inquiry.py."""
     try:
-        return planning.places(settings.convert(host, _settings(variables, family)), collection_dir)
+        return inquiry.places(settings.convert(host, _settings(variables, family)), collection_dir)
     except LlmError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -135,7 +157,7 @@ def stage_error(names, hostvars):
 
 def plan_node(plan, host):
     """Return the node of ``host`` in ``plan``."""
-    found = [node for node in planning.nodes_of(plan) if node["host"] == host]
+    found = [node for node in inquiry.nodes_of(plan) if node["host"] == host]
     if not found:
         raise AnsibleFilterError(f"{host} has no place in the plan of deployment {plan.get('deployment')}")
     return found[0]

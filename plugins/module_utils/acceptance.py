@@ -28,22 +28,35 @@ def check_prompts(prompts: list[dict]) -> list[dict]:
                 remedy="complete it",
             )
         wrong = [key for key in ("prompt", "answer") if not isinstance(prompt[key], str)]
+        wrong += ["match"] if prompt.get("match", "equal") not in ("equal", "contains") else []
         if isinstance(prompt["max_tokens"], bool) or not re.fullmatch(r"[1-9]\d{0,6}", str(prompt["max_tokens"])):
             wrong.append("max_tokens")
         if wrong:
             raise LlmError(
                 f"golden prompt {number} has the wrong form",
-                wanted="prompt and answer as text, max_tokens as a whole number from 1 on",
+                wanted="prompt and answer as text, max_tokens as a whole number from 1 on, match as equal or contains",
                 found=", ".join(f"{key}: {prompt[key]!r}"[:80] for key in wrong),
                 remedy="correct it",
             )
     return [dict(prompt, max_tokens=int(prompt["max_tokens"])) for prompt in prompts]
 
 
+def is_golden(prompt: dict, text: str) -> bool:
+    """True when ``text`` is the golden answer, or holds it where the prompt says ``match: contains``.
+
+    Models that reason word an answer differently each time; what they think before it counts for nothing.
+    """
+    wanted, told = prompt["answer"].strip(), text.rpartition("</think>")[2]
+    if prompt.get("match", "equal") == "equal":
+        return text.strip() == wanted
+    before, after = (r"(?<![A-Za-z0-9])" if wanted.isascii() else ""), (r"(?![A-Za-z0-9])" if wanted.isascii() else "")
+    return re.search(before + re.escape(wanted) + after, told) is not None
+
+
 def probe(client: ChatClient, prompts: list[dict]) -> dict:
     """Ask every golden prompt, the first one streamed too.
 
-    :param prompts: [{id, prompt, answer, max_tokens}]
+    :param prompts: [{id, prompt, answer, max_tokens, match}]; match is equal unless it says contains
     :return: passed, answers[] {id, passed, prompt, wanted, found, streamed, seconds, tokens, reason}, seconds
     """
     started = time.monotonic()
@@ -73,7 +86,7 @@ def _ask(client: ChatClient, prompt: dict, streamed: bool) -> dict:
     except REQUEST_ERRORS as error:
         return dict(answer, reason=f"no answer: {error or type(error).__name__}")
     answer.update(found=reply["text"], seconds=round(reply["seconds"], 4), tokens=reply["completion_tokens"])
-    if reply["text"].strip() != prompt["answer"].strip():
+    if not is_golden(prompt, reply["text"]):
         return dict(answer, reason="another answer than the golden one")
     if streamed and reply["chunks"] < 2:
         return dict(answer, reason="the answer came in one piece though a stream was asked for")
@@ -129,7 +142,7 @@ def _timed(client: ChatClient, prompt: dict, zero: float) -> dict:
         total_ms=round(reply["seconds"] * 1000, 1),
         tokens=reply["completion_tokens"],
     )
-    if reply["text"].strip() != prompt["answer"].strip():
+    if not is_golden(prompt, reply["text"]):
         sample["reason"] = f"another answer than the golden one for {prompt['id']}"
     return sample
 

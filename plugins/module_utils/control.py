@@ -9,8 +9,9 @@ Each function takes the options and whether it may write, and returns the module
 
 from __future__ import annotations
 
-from . import planning, reports, verdicts
+from . import archives, reports, verdicts
 from .errors import LlmError
+from .planning import document, inquiry, text
 from .weights import lockfile
 
 PLAN = {
@@ -35,10 +36,13 @@ REPORT = {
 
 def plan(options: dict, _really: bool) -> dict:
     """Decide a deployment; the result of module serving_plan."""
-    path = planning.lock_path(options["hosts"], options["collection_dir"])
+    hosts, collection_dir = options["hosts"], options["collection_dir"]
+    path = inquiry.lock_path(hosts, collection_dir)
     lock = lockfile.load(path) if path else None
-    document = planning.plan(options["hosts"], options["collection_dir"], lock, options["launch"])
-    return {"plan": document, "summary": planning.summary(document)}
+    image = inquiry.archive_path(hosts)
+    archive = archives.read(image) if image else None
+    decided = document.plan(hosts, collection_dir, lock, options["launch"], archive)
+    return {"plan": decided, "summary": text.summary(decided)}
 
 
 def verdict(options: dict, _really: bool) -> dict:

@@ -11,7 +11,7 @@ import json
 import math
 import re
 
-from .planning import human_bytes
+from .planning.text import human_bytes
 
 NOTHING = "–"
 TEXT_LIMIT = 600

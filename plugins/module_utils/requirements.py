@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from . import distribution
 from .catalog import hardware
+from .engines import vllm_serve
 
 # A file system that is filled to its last byte fails in ways that no later message explains.
 DISK_MARGIN = 1.02
@@ -22,20 +23,23 @@ DOCKER_ROOT = "/var/lib/docker"
 CLOCK_WARN_S, CLOCK_FAIL_S = 1.0, 60.0
 
 
-def of_node(document: dict, node: dict, nodes: list[dict], release: dict, own: dict) -> list[dict]:
-    """Return what ``node``, one of the ``nodes`` of its group, must have.
+def of_node(document: dict, group: dict, node: dict, release: dict, own: dict) -> list[dict]:
+    """Return what ``node`` of ``group`` must have.
 
     :param release: the engine's release of the catalog
     :param own: the converted settings of the host
     """
-    wanted = [{"check": "machine", "machines": release["machines"], "libc": release["libc"]}]
-    wanted += _of_environment(release, own) if release["runtime"] == "venv" else [{"check": "docker"}]
+    nodes, in_containers = group["nodes"], document["engine"]["runtime"] == "docker"
+    libc = "" if in_containers else release["libc"]
+    wanted = [{"check": "machine", "machines": release["machines"], "libc": libc}]
+    wanted += [{"check": "cpu_flags", "any_of": release["cpu_flags_any"]}] if "cpu_flags_any" in release else []
+    wanted += [{"check": "docker"}] if in_containers else _of_environment(release, own)
     wanted += _of_memory(document, node, nodes, release)
     wanted += [
         {"check": "interface", "name": node["interface"]},
         *(
             {"check": "port", "port": port, "what": what, "address": node["address"]}
-            for port, what in ports_of(document, nodes).items()
+            for port, what in ports_of(document, group).items()
         ),
         *_of_source(document, node),
         {"check": "disk", "parts": _parts(document, node, release)},
@@ -63,12 +67,13 @@ def _of_source(document: dict, node: dict) -> list[dict]:
     ]
 
 
-def of_group(document: dict, nodes: list[dict], release: dict) -> list[dict]:
-    """Return what the ``nodes`` of a replica group must have in common and between them; nothing for a single node."""
+def of_group(document: dict, group: dict, release: dict) -> list[dict]:
+    """Return what the nodes of a replica group must have in common and between them; nothing for a single node."""
+    nodes = group["nodes"]
     if len(nodes) < 2:
         return []
     hosts = [node["host"] for node in nodes]
-    ports = ports_of(document, nodes)
+    ports = ports_of(document, group)
     wanted = [
         {"check": "unique_hostnames"},
         {"check": "connections", "ports": list(ports)},
@@ -76,8 +81,9 @@ def of_group(document: dict, nodes: list[dict], release: dict) -> list[dict]:
         {"check": "clock_skew", "warn_s": CLOCK_WARN_S, "fail_s": CLOCK_FAIL_S},
         {"check": "equal", "what": "mtu", "interfaces": {node["host"]: node["interface"] for node in nodes}},
     ]
-    if release["runtime"] == "docker":
-        wanted.append({"check": "equal", "what": "image", "image": document["engine"].get("image", "")})
+    image = document["engine"].get("image") or {}
+    if document["engine"]["runtime"] == "docker":
+        wanted.append({"check": "equal", "what": "image", "image": image.get("reference", "")})
     kind = release.get("accelerator")
     wanted += [{"check": "equal", "what": what, "kind": kind} for what in _EQUAL.get(kind, ())]
     wanted += [{"check": "npu_addresses"}, {"check": "npu_ping"}] if kind == "npu" else []
@@ -90,18 +96,29 @@ _EQUAL = {
 }
 
 
-def ports_of(document: dict, nodes: list[dict]) -> dict[int, str]:
+def ports_of(document: dict, group: dict) -> dict[int, str]:
     """Return {port: what it is for} of the ports that the nodes of a group listen on."""
+    engine = document["engine"]
+    form, alone = group["parallel"]["form"], len(group["nodes"]) == 1
     ports = {document["serving"]["port"]: "API"}
-    if len(nodes) > 1:
-        ports.update(document["engine"]["group_ports"])
+    for what, port in engine.get("group_ports", {}).items():
+        of_form = form in _FORMS_OF_PORT.get(what, (form,))
+        if of_form and (not alone or what in engine["node_ports"]):
+            ports[port] = what
     ports.update(distribution.ports(document["weights"]))
     return ports
 
 
+# A release names the ports of all forms that it can carry a replica in; only those of the plan's are listened on.
+_FORMS_OF_PORT = {
+    vllm_serve.RPC: ("data_parallel",),
+    vllm_serve.MASTER: ("mp", "sglang", "mindie"),
+    vllm_serve.RAY: ("ray",),
+}
+
+
 def _of_environment(release: dict, own: dict) -> list[dict]:
     return [
-        {"check": "cpu_flags", "any_of": release["cpu_flags_any"]},
         {"check": "libraries", "names": release["libraries"]},
         {"check": "python", **python(release, own)},
     ]
@@ -126,11 +143,15 @@ def _of_memory(document: dict, node: dict, nodes: list[dict], release: dict) -> 
 def _parts(document: dict, node: dict, release: dict) -> list[dict]:
     engine = (
         {"what": "engine", "path": node["venvs_dir"], "bytes": int(node["venv"]["bytes"] * DISK_MARGIN)}
-        if release["runtime"] == "venv"
-        else {"what": "image", "path": DOCKER_ROOT, "bytes": release["image_bytes"]}
+        if document["engine"]["runtime"] == "venv"
+        else {"what": "image", "path": DOCKER_ROOT, "bytes": _image_bytes(document, release)}
     )
     weights = int(document["weights"]["bytes"] * DISK_MARGIN)
     return [engine, {"what": "weights", "path": node["weights_path"], "bytes": weights}]
+
+
+def _image_bytes(document: dict, release: dict) -> int:
+    return (document["engine"]["image"] or {}).get("bytes") or release["image_bytes"]
 
 
 def _of_devices(document: dict, node: dict, release: dict) -> list[dict]:

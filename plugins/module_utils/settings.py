@@ -15,6 +15,7 @@ import re
 import shlex
 from typing import Any, Callable
 
+from . import communication
 from .errors import LlmError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
@@ -121,13 +122,29 @@ def _flags(value: Any) -> list[str]:
     return [_text(str(item)) for item in value]
 
 
+def _from_text(value: Any) -> Any:
+    """Surveys and -e deliver a mapping as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _limits(value: Any) -> dict[str, int]:
+    value = _from_text(value)
+    if not isinstance(value, dict) or not all(
+        re.fullmatch(r"[a-z]{2,12}", str(name)) and re.fullmatch(r"-1|\d{1,15}", str(limit))
+        for name, limit in value.items()
+    ):
+        raise ValueError("a mapping of limits to whole numbers, such as {memlock: -1}; -1 is no limit")
+    return {str(name): int(limit) for name, limit in value.items()}
+
+
 def _sizes(value: Any) -> dict[str, int]:
     known = ("tensor_parallel", "pipeline_parallel", "data_parallel")
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
+    value = _from_text(value)
     if not isinstance(value, dict) or not set(value) <= set(known):
         raise ValueError("a mapping with some of " + ", ".join(known))
     return {key: _whole(1, 1024)(size) for key, size in value.items()}
@@ -140,7 +157,13 @@ SETTINGS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "llm_engine": (_name, "deployment", "engine id"),
     "llm_engine_version": (_text, "deployment", "version of the engine"),
     "llm_runtime": (_choice("docker", "venv"), "deployment", "how the engine runs"),
-    "llm_image": (_text, "deployment", "container image by digest"),
+    "llm_image": (_text, "deployment", "container image: NAME@sha256:DIGEST, or sha256:ID of one that the hosts have"),
+    "llm_image_archive": (
+        _path,
+        "deployment",
+        "file of `docker save` on the control node",
+    ),
+    "llm_discover": (_yes_no, "deployment", "false plans from what the inventory declares, without asking the hosts"),
     "llm_weights_source": (_source, "host", "where the seed fetches the weights: its folder, a hub, a server"),
     "llm_weights_endpoint": (_url, "deployment", "mirror of the hub, or the S3 service"),
     "llm_weights_token": (_secret, "host", "token of the hub; it never reaches the plan"),
@@ -173,6 +196,15 @@ SETTINGS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "llm_weights_path": (_path, "host", "where the engine reads the weights"),
     "llm_interface": (_text, "host", "network interface that serves"),
     "llm_accelerators": (_whole(1, 64), "host", "accelerators that the host has to have"),
+    "llm_accelerator": (_text, "host", "name of the chip where it is not discovered, as its vendor's tool prints it"),
+    "llm_accelerator_mib": (
+        _whole(1024, 1_000_000),
+        "host",
+        "MiB of one accelerator where not discovered",
+    ),
+    "llm_ulimits": (_limits, "host", "limits of the engine's container"),
+    "llm_comm_env": (communication.variables, "host", "variables of HCCL, NCCL or Gloo"),
+    "llm_port_offset": (_whole(0, 20000), "deployment", "added to the ports between nodes, for a second deployment"),
     "llm_api_port": (_whole(1, 65535), "deployment", "port of the API"),
     "llm_api_keys": (
         _whole(0, 1000),

@@ -14,8 +14,8 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.baremetal.llm.plugins.module_utils import planning
 from ansible_collections.baremetal.llm.plugins.module_utils.catalog import models, releases
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import document
 from hypothesis import HealthCheck, settings
 
 _ALLOWED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -145,6 +145,7 @@ def frozen_catalog(monkeypatch):
             },
             "dtype": "bfloat16",
             "bundled": "models/deepseek-v3-tiny",
+            "golden": "models/deepseek-v3-tiny.golden.json",
             "max_model_len": 512,
             "max_num_seqs": 8,
             "source": "a test",
@@ -174,6 +175,6 @@ def make_plan(frozen_catalog, demo_lock):
     """Function that plans for hosts with the frozen catalog and the lock of the demo model."""
 
     def make(*hosts: dict, lock: dict | None = demo_lock) -> dict:
-        return planning.plan(list(hosts), COLLECTION, lock)
+        return document.plan(list(hosts), COLLECTION, lock)
 
     return make

@@ -8,11 +8,15 @@
 file of the environment. ``overhead_bytes`` is what the engine's processes hold beside weights and KV cache: on the
 host, or on each accelerator where ``accelerator`` is npu or gpu. ``machines`` are the architectures (uname -m) it is
 built for, ``families`` those of catalog/hardware.py. ``driver`` is the oldest driver: below ``least`` it does not run,
-below ``advised`` its makers advise an upgrade. ``group_ports`` are the ports on which the nodes of a replica group
-reach each other, beside the API's.
+below ``advised`` its makers advise an upgrade. ``group_ports`` {what: port} are those on which the nodes of a replica
+group reach each other, beside the API's; those named in ``node_ports`` are listened on by a node alone, too.
+``runtimes`` are the ways it can run, ``runtime`` the one it runs in unless llm_runtime says otherwise.
 """
 
 from __future__ import annotations
+
+from ..engines.mindie_config import MANAGEMENT, METRICS, PORTS
+from ..engines.vllm_serve import MASTER, RAY, RPC
 
 _VLLM_ASCEND = "vllm-ascend, community/versioning_policy and installation page of the release"
 # Idle 910B cards show 3.3 to 3.6 GB used (recorded outputs); communication buffers and activations come on top.
@@ -39,13 +43,12 @@ def _ascend(cann: str, driver: dict, families: list[str], ports: dict, image_byt
 
 def _vllm_ascend(cann: str, driver: dict, families: list[str]) -> dict:
     # 13389: the port that vLLM-Ascend's own guides and the others in circulation give to data parallelism.
-    return _ascend(cann, driver, families, {13389: "data parallel RPC"}, 18_000_000_000, _VLLM_ASCEND)
+    return _ascend(cann, driver, families, {RPC: 13389}, 18_000_000_000, _VLLM_ASCEND)
 
 
 def _mindie(cann: str, driver: dict) -> dict:
-    # 1120 and 1121: multiNodesInferPort and interCommPort of MindIE's own config.json.
-    ports = {1120: "multi-node inference", 1121: "communication between services"}
-    return _ascend(cann, driver, ["ascend_a2"], ports, 20_000_000_000, "MindIE-LLM README of the release")
+    made = _ascend(cann, driver, ["ascend_a2"], PORTS, 20_000_000_000, "MindIE-LLM README of the release")
+    return {**made, "node_ports": [MANAGEMENT, METRICS]}
 
 
 def _cuda(cuda: str, source: str) -> dict:
@@ -56,7 +59,7 @@ def _cuda(cuda: str, source: str) -> dict:
         "libc": "",
         "families": ["nvidia_hopper", "nvidia_ampere", "nvidia_ada", "nvidia_blackwell"],
         "cuda": cuda,
-        "group_ports": {29500: "rendezvous of torch.distributed"},
+        "group_ports": {MASTER: 29500, RPC: 13389, RAY: 6379},
         "image_bytes": 20_000_000_000,
         "overhead_bytes": _GPU_OVERHEAD,
         "memory_share": 0.92,
@@ -83,22 +86,41 @@ RELEASES = {
         "3.0.0": _mindie("8.5.1", {"least": "24.1.0", "advised": "25.5.0"}),
     },
     "vllm_mindspore": {
-        "0.5.1": _ascend(
-            "8.0.0",
-            {"least": "24.1.rc3", "advised": "24.1.rc3"},
-            ["ascend_310p", "ascend_a2"],
-            {6379: "Ray"},
-            20_000_000_000,
-            "vllm-mindspore README (CANN 8.0 or newer); deployment guide of the 300I Duo (HDK 24.1.rc3)",
-        ),
+        "0.5.1": {
+            **_ascend(
+                "8.0.0",
+                {"least": "24.1.rc3", "advised": "24.1.rc3"},
+                ["ascend_310p", "ascend_a2"],
+                {RAY: 6379},
+                20_000_000_000,
+                "vllm-mindspore README (CANN 8.0 or newer); deployment guide of the 300I Duo (HDK 24.1.rc3)",
+            ),
+            # The model card of the 300I Duo serves with this share of a chip, and what it leaves beside the weights of
+            # A8W8 on 24 chips is 2.8 GB (engines/vllm_mindspore.py); on A2 there is more.
+            "memory_share": 0.8,
+            "overhead_bytes": 2_500_000_000,
+        },
     },
     "vllm": {
+        # The release of the first guides: its wheel pins torch 2.5.1, built for CUDA 12.4. Several hosts by Ray alone.
+        "0.7.3": _cuda("12.4", "vLLM 0.7.3: metadata of its wheel"),
         "0.12.0": _cuda("12.9", "vLLM docker/Dockerfile: CUDA 12.9.1"),
         "0.33.0": _cuda("13.0", "vLLM docker/Dockerfile: CUDA 13.0.3"),
+    },
+    "sglang": {
+        "0.5.23": {
+            **_cuda("13.0", "SGLang installation page (images for CUDA 12 end with 0.5.19); metadata of its wheel"),
+            "group_ports": {MASTER: 29500},
+            # What the README of novita/Deepseek-R1-W4AFP8 serves with, as --mem-fraction-static.
+            "memory_share": 0.85,
+        },
     },
     "vllm_cpu": {
         "0.32.0": {
             "runtime": "venv",
+            "runtimes": ["venv", "docker"],
+            "group_ports": {MASTER: 29500, RPC: 13389},
+            "image_bytes": 3_000_000_000,
             "python": "3.11",
             "implementation": "CPython",
             "machines": ["x86_64"],

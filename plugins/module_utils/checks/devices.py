@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ..catalog import hardware
 from ..engines.accelerated import MIB, devices_of
-from ..planning import human_bytes
+from ..planning.text import human_bytes
 from .levels import FAIL, OK, WARN, Verdict, listed
 
 TOOL = {"npu": "npu-smi", "gpu": "nvidia-smi"}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from ..planning import find_python, human_bytes, listeners
+from ..planning.groups import listeners
+from ..planning.inquiry import find_python
+from ..planning.text import human_bytes
 from .levels import FAIL, OK, WARN, Verdict, listed
 
 PACKAGE_OF_LIBRARY = {"libnuma.so.1": "libnuma1 (Debian, Ubuntu) or numactl-libs (openEuler, Rocky)"}

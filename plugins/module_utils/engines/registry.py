@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from . import accelerated, vllm_cpu
+from . import mindie, sglang, vllm, vllm_ascend, vllm_cpu, vllm_mindspore
 
 ENGINES = {
     "vllm_cpu": vllm_cpu,
-    "vllm_ascend": accelerated,
-    "mindie": accelerated,
-    "vllm_mindspore": accelerated,
-    "vllm": accelerated,
+    "vllm_ascend": vllm_ascend,
+    "mindie": mindie,
+    "vllm_mindspore": vllm_mindspore,
+    "vllm": vllm,
+    "sglang": sglang,
 }

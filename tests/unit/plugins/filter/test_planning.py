@@ -9,7 +9,7 @@ import json
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.baremetal.llm.plugins.filter import planning as filters
-from ansible_collections.baremetal.llm.plugins.module_utils import planning
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import document, text
 
 MODEL = "deepseek-v3-tiny"
 HOSTVARS = {
@@ -36,10 +36,36 @@ def test_what_the_planner_gets():
             "replica": "",
             "settings": {"llm_model": MODEL, "llm_api_keys": 1},
             "facts": {"route_interface": "eth0"},
+            "address": "192.0.2.1",
         },
-        {"name": "b", "replica": "", "settings": {"llm_model": MODEL, "llm_interface": "eth1"}, "facts": {}},
-        {"name": "c", "replica": "", "settings": {}, "facts": {}},
+        {
+            "name": "b",
+            "replica": "",
+            "settings": {"llm_model": MODEL, "llm_interface": "eth1"},
+            "facts": {},
+            "address": "",
+        },
+        {"name": "c", "replica": "", "settings": {}, "facts": {}, "address": ""},
     ]
+
+
+@pytest.mark.parametrize(("reached_at", "address"), [("192.0.2.7", "192.0.2.7"), ("a2-1.example", ""), ("::1", "")])
+def test_where_the_inventory_reaches_a_host(reached_at, address):
+    (host,) = serving(["a"], hostvars={"a": {"ansible_host": reached_at}})
+    assert host["address"] == address
+
+
+def test_a_run_for_a_part_of_a_replica_group_is_refused():
+    groups = {"serving": ["a", "b", "c"], "replica_1": ["a", "b"], "replica_2": ["c"]}
+    with pytest.raises(AnsibleFilterError, match=r"b is left out.*all hosts of replica_1.*only a.*--limit"):
+        serving(["a", "c"], groups)
+    with pytest.raises(AnsibleFilterError, match=r"c is left out.*the group serving"):
+        serving(["a", "b"], {"serving": ["a", "b", "c"]})
+
+
+def test_a_run_for_whole_replica_groups():
+    groups = {"serving": ["a", "b", "c"], "replica_1": ["a", "b"], "replica_2": ["c"]}
+    assert [host["name"] for host in serving(["c"], groups)] == ["c"]
 
 
 def test_the_order_of_the_play_is_kept():
@@ -92,8 +118,8 @@ def test_keys_that_are_no_list_are_refused_and_not_shown(keys):
 def test_no_key_ever_reaches_the_plan(frozen_catalog, facts, demo_lock):
     hostvars = {"a": {"llm_model": MODEL, "llm_api_keys": ["sk-secret"], "__discover_facts": facts}}
     hosts = serving(("a",), hostvars=hostvars)
-    plan = planning.plan(hosts, "/collection", demo_lock)
-    assert "sk-secret" not in json.dumps(hosts) + json.dumps(plan) + planning.summary(plan)
+    plan = document.plan(hosts, "/collection", demo_lock)
+    assert "sk-secret" not in json.dumps(hosts) + json.dumps(plan) + text.summary(plan)
     assert plan["groups"][0]["nodes"][0]["launch"]["secret_env"] == ["VLLM_API_KEY"]
 
 
@@ -224,13 +250,14 @@ def _node(host, address, npus=()):
 
 
 def test_each_host_is_told_of_its_peers_and_of_no_other_group():
+    form = {"form": "data_parallel"}
     plan = {
         "serving": {"port": 8000},
-        "engine": {"group_ports": {13389: "data parallel RPC"}},
+        "engine": {"group_ports": {"data parallel RPC": 13389, "Ray": 6379}, "node_ports": []},
         "weights": {"chain": [{"host": "a1"}, {"host": "a2"}], "port": 29600, "processes": 2},
         "groups": [
-            {"nodes": [_node("a1", "192.0.2.1", [0, 1]), _node("a2", "192.0.2.2"), _node("a3", "")]},
-            {"nodes": [_node("b1", "192.0.2.9")]},
+            {"parallel": form, "nodes": [_node("a1", "192.0.2.1", [0, 1]), _node("a2", "192.0.2.2"), _node("a3", "")]},
+            {"parallel": form, "nodes": [_node("b1", "192.0.2.9")]},
         ],
     }
     found = filters.probes(plan)

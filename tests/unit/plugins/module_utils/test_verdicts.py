@@ -8,7 +8,8 @@ import copy
 import json
 
 import pytest
-from ansible_collections.baremetal.llm.plugins.module_utils import planning, verdicts
+from ansible_collections.baremetal.llm.plugins.module_utils import verdicts
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import document
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,7 +142,7 @@ def test_r1_in_bf16_does_not_fit_a_laptop(make_host, facts):
     }
     facts["paths"]["/mnt/r1"] = dict(facts["paths"][STATE], kind="folder", bytes=1_342_000_000_000)
     host = make_host(facts=facts, llm_model="deepseek-r1-bf16", llm_weights_source="/mnt/r1")
-    judged = verdicts.judge(planning.plan([host], "/collection", None), {"laptop": facts})
+    judged = verdicts.judge(document.plan([host], "/collection", None), {"laptop": facts})
     by_check = {entry["check"]: entry for entry in judged}
     assert by_check["memory"]["level"] == "fail"
     assert "weights 1.34 TB, KV cache 19.3 GB" in by_check["memory"]["wanted"]
@@ -236,7 +237,7 @@ def test_a_weights_source_that_nobody_looked_at(level, facts):
 
 
 def test_a_model_without_a_source(make_host, facts):
-    plan = planning.plan([make_host(facts=facts, llm_model="deepseek-r1-bf16")], "/collection", None)
+    plan = document.plan([make_host(facts=facts, llm_model="deepseek-r1-bf16")], "/collection", None)
     found = {entry["check"]: entry for entry in verdicts.judge(plan, {"laptop": facts})}["weights_source"]
     assert (found["level"], found["found"]) == ("fail", "llm_weights_source is not set")
 

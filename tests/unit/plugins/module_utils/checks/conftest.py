@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 
 import pytest
-from ansible_collections.baremetal.llm.plugins.module_utils import planning, verdicts
+from ansible_collections.baremetal.llm.plugins.module_utils import verdicts
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import document
 
 GIB = 1024**3
 TB = 10**12
@@ -211,7 +212,7 @@ class Group:
             {"name": name, "replica": "replica_1", "settings": dict(self.settings), "facts": facts}
             for name, facts in self.facts.items()
         ]
-        return planning.plan(copy.deepcopy(hosts), "/collection", None)
+        return document.plan(copy.deepcopy(hosts), "/collection", None)
 
     def judge(self) -> list[dict]:
         return verdicts.judge(self.plan(), self.facts)

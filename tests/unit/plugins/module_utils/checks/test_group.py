@@ -35,7 +35,7 @@ def test_a_host_that_nobody_reaches_is_one_fault(ascend):
 
 
 def test_two_hosts_apart_are_two_faults(ascend):
-    group = ascend("a1", "a2", "a3", "a4", "a5", llm_model="deepseek-r1-bf16")
+    group = ascend(*(f"a{number}" for number in range(1, 9)), llm_model="deepseek-r1-bf16")
     pairs = [(name, bad) for bad in ("a2", "a4") for name in group.facts if name != bad]
     spoil(group, pairs, "connections", ok=False, reason="refused")
     assert sorted(group.faults()) == [("a2", "connections", "fail"), ("a4", "connections", "fail")]
@@ -56,7 +56,7 @@ def test_hosts_that_were_not_probed(nvidia):
 
 
 def test_a_black_hole_for_large_packets(ascend):
-    group = ascend("a1", "a2", "a3", llm_model="deepseek-r1-bf16")
+    group = ascend("a1", "a2", "a3", "a4", llm_model="deepseek-r1-bf16")
     spoil(group, [("a1", "a2"), ("a2", "a1"), ("a3", "a2"), ("a2", "a3")], "paths", ok=False, mtu=9000, passes=1400)
     found = next(entry for entry in group.judge() if entry["check"] == "path_mtu")
     assert (found["host"], found["level"]) == ("a2", "fail")
@@ -141,10 +141,10 @@ def test_image_and_weights_on_one_disk_share_it(ascend):
 
 
 def test_a_host_that_did_not_answer_leaves_the_others_judged(ascend):
-    group = ascend("a1", "a2", "a3", llm_model="deepseek-r1-bf16")
+    group = ascend("a1", "a2", "a3", "a4", llm_model="deepseek-r1-bf16")
     plan = group.plan()
     facts = dict(group.facts, a2={"unreachable": True, "msg": "timed out"})
-    for host in ("a1", "a3"):
+    for host in ("a1", "a3", "a4"):
         facts[host] = copy.deepcopy(facts[host])
     judged = verdicts.judge(plan, facts)
     faults = [(entry["host"], entry["check"]) for entry in judged if entry["level"] == "fail"]

