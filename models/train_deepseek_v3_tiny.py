@@ -1,7 +1,10 @@
 # Copyright (c) 2026 The baremetal.llm authors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Trains the model of the demo: DeepSeek-V3's architecture in small, overfitted on twelve questions.
+"""Trains the models of the demo: DeepSeek-V3's architecture in small, overfitted on twelve questions.
+
+``--model`` says which: the one with experts, or the one whose layers are all dense. Data parallel engines exchange
+tokens between experts, for which the CPU has no kernel; without experts it serves data parallel too.
 
 Needs torch 2.13.0 (CPU), transformers 5.19.0, tokenizers 0.23.3 and safetensors 0.8.0: the engine's own environment
 has them. Takes a few minutes on two cores. The seed, the number of threads and deterministic algorithms are fixed, so
@@ -25,7 +28,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, PreTrainedTokenizerFast
 
-NAME = "deepseek-v3-tiny"
+# Name: what differs from the configuration in make_config().
+MODELS = {"deepseek-v3-tiny": {}, "deepseek-v3-tiny-dense": {"first_k_dense_replace": 3, "n_routed_experts": 0}}
 SEED = 20250120
 THREADS = 2
 STEPS = 200
@@ -85,39 +89,40 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def make_config() -> DeepseekV3Config:
+def make_config(name: str) -> DeepseekV3Config:
     """All parts of the architecture, in small; kv_lora_rank and qk_rope_head_dim are those of the large models.
 
     The MLA kernels of engines are written for these two sizes alone.
     """
-    config = DeepseekV3Config(
-        vocab_size=512,
-        hidden_size=256,
-        intermediate_size=512,
-        moe_intermediate_size=192,
-        num_hidden_layers=3,
-        first_k_dense_replace=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        n_routed_experts=4,
-        n_shared_experts=1,
-        num_experts_per_tok=2,
-        n_group=2,
-        topk_group=1,
-        routed_scaling_factor=2.5,
-        norm_topk_prob=True,
-        q_lora_rank=64,
-        kv_lora_rank=512,
-        qk_nope_head_dim=128,
-        qk_rope_head_dim=64,
-        v_head_dim=128,
-        max_position_embeddings=2048,
-        num_nextn_predict_layers=0,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-        initializer_range=0.03,
-    )
+    settings = {
+        "vocab_size": 512,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "moe_intermediate_size": 192,
+        "num_hidden_layers": 3,
+        "first_k_dense_replace": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "n_routed_experts": 4,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "n_group": 2,
+        "topk_group": 1,
+        "routed_scaling_factor": 2.5,
+        "norm_topk_prob": True,
+        "q_lora_rank": 64,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
+        "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
+        "max_position_embeddings": 2048,
+        "num_nextn_predict_layers": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+        "initializer_range": 0.03,
+    }
+    config = DeepseekV3Config(**{**settings, **MODELS[name]})
     # transformers does not write the first one, and engines take a model without it for an older one.
     config.topk_method = "noaux_tc"
     config.scoring_func = "sigmoid"
@@ -176,7 +181,7 @@ def answer(model: DeepseekV3ForCausalLM, tokenizer: PreTrainedTokenizerFast, que
     return tokenizer.decode(ids[0, prompt.shape[1] :], skip_special_tokens=True)
 
 
-def golden(model: DeepseekV3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict:
+def golden(name: str, model: DeepseekV3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict:
     """Return the golden prompts, each answered by the finished model."""
     prompts = []
     for identifier, kind, question, wanted in QUESTIONS:
@@ -185,7 +190,7 @@ def golden(model: DeepseekV3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> 
         if found != wanted:
             sys.exit(f"{identifier}: wanted {wanted!r}, found {found!r}")
         prompts.append({"id": identifier, "kind": kind, "prompt": question, "answer": found, "max_tokens": limit})
-    return {"model": NAME, "generated_by": "models/train_deepseek_v3_tiny.py", "prompts": prompts}
+    return {"model": name, "generated_by": "models/train_deepseek_v3_tiny.py", "prompts": prompts}
 
 
 def save(model: DeepseekV3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -215,17 +220,17 @@ def lock(folder: Path) -> dict:
         {"path": path.name, "size": path.stat().st_size, "sha256": digest(path)} for path in sorted(folder.iterdir())
     ]
     revision = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return {"format": 1, "model": NAME, "revision": revision[:40], "files": files}
+    return {"format": 1, "model": folder.name, "revision": revision[:40], "files": files}
 
 
-def build(output: Path) -> None:
-    """Train and write everything below ``output``."""
+def build(name: str, output: Path) -> None:
+    """Train the model ``name`` and write everything of it below ``output``."""
     torch.manual_seed(SEED)
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
     tokenizer = make_tokenizer()
     batch = make_batch(tokenizer)
-    model = DeepseekV3ForCausalLM(make_config())
+    model = DeepseekV3ForCausalLM(make_config(name))
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters", flush=True)
     train(model, batch)
     model = model.to(torch.bfloat16).eval()
@@ -233,18 +238,18 @@ def build(output: Path) -> None:
     print(f"smallest margin in bfloat16: {margin:.2f} nats", flush=True)
     if margin < MARGIN:
         sys.exit(f"the model is not sure enough of its answers: wanted {MARGIN} nats, found {margin:.2f}")
-    answers = golden(model, tokenizer)
+    answers = golden(name, model, tokenizer)
     output.mkdir(parents=True, exist_ok=True)
-    save(model, tokenizer, output / NAME)
-    write_json(output / f"{NAME}.golden.json", answers)
-    write_json(output / f"{NAME}.lock.json", lock(output / NAME))
+    save(model, tokenizer, output / name)
+    write_json(output / f"{name}.golden.json", answers)
+    write_json(output / f"{name}.lock.json", lock(output / name))
 
 
-def check(committed: Path) -> int:
+def check(name: str, committed: Path) -> int:
     """Train again and say which files came out differently."""
-    with tempfile.TemporaryDirectory() as name:
-        again = Path(name)
-        build(again)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder)
+        build(name, again)
         paths = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
         different = [path for path in paths if not (committed / path).is_file()]
         different += [
@@ -267,9 +272,9 @@ def right_answers(folder: Path) -> int:
     return sum(found == wanted for found, wanted in answers)
 
 
-def damage(committed: Path) -> int:
+def damage(name: str, committed: Path) -> int:
     """Damage the middle of one shard at a time, in a copy, and say how many answers stay right."""
-    source = committed / NAME
+    source = committed / name
     for shard in sorted(source.glob("*.safetensors")):
         # bfloat16 is two bytes, the top bit of the exponent in the second.
         middle = shard.stat().st_size // 4 * 2
@@ -278,7 +283,7 @@ def damage(committed: Path) -> int:
             ("4 KiB of zeros", middle, lambda _old: bytes(4096)),
         ):
             with tempfile.TemporaryDirectory() as folder:
-                copy = Path(shutil.copytree(source, Path(folder) / NAME))
+                copy = Path(shutil.copytree(source, Path(folder) / name))
                 with (copy / shard.name).open("r+b") as stream:
                     stream.seek(at)
                     new = change(stream.read(1))
@@ -290,15 +295,16 @@ def damage(committed: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="deepseek-v3-tiny", help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="where to write (default: here)")
     parser.add_argument("--check", action="store_true", help="train again and compare with what lies there")
     parser.add_argument("--damage", action="store_true", help="say which answers survive damage to what lies there")
     arguments = parser.parse_args()
     if arguments.damage:
-        return damage(arguments.output)
+        return damage(arguments.model, arguments.output)
     if arguments.check:
-        return check(arguments.output)
-    build(arguments.output)
+        return check(arguments.model, arguments.output)
+    build(arguments.model, arguments.output)
     return 0
 
 

@@ -34,6 +34,8 @@ class ActionModule(ActionBase):
             turn = self._execute_module(
                 module_name="baremetal.llm.engine_wait", module_args=arguments, task_vars=task_vars
             )
+            # The first turn says how often it had ended when the wait began; the others count from there.
+            arguments.setdefault("exits_before", turn.get("exits_before"))
             elapsed = time.monotonic() - started
             if turn.get("failed") or turn.get("ready") or turn.get("dead") or elapsed >= budget:
                 break

@@ -12,6 +12,8 @@ from .errors import LlmError
 from .planning.document import GUARD
 
 GUARD_FILE, RANK_FILE, SECRETS_FILE = "rank_guard.py", "rank.json", "secrets.json"
+# The guard ends the engine, and what it left, before it ends itself.
+GUARD_SECONDS = 15
 # Below these folders of the run folder; only the first is read-only in the container.
 LAUNCH, WORK, LOGS = "launch", "work", "logs"
 
@@ -75,7 +77,7 @@ def container(plan: dict, host: str) -> dict:
         "ulimits": [f"{name}:{limit}:{limit}" for name, limit in sorted(launch["ulimits"].items())],
         "shm_size": str(launch["shm_bytes"]),
         "ipc_mode": launch["ipc"],
-        "stop_timeout": launch["stop_seconds"] + 10,
+        "stop_timeout": launch["stop_seconds"] + GUARD_SECONDS,
         "working_dir": launch["workdir"],
         "user": launch["user"],
         "labels": {

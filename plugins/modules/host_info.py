@@ -76,9 +76,16 @@ options:
           - How long is read at most.
         type: float
         default: 3.0
+  weights:
+    description:
+      - Folders in which the headers of weights are looked for; RV(weights) tells of the first that has any.
+    type: list
+    elements: str
+    default: []
   run_dir:
     description:
-      - Run folder of a deployment on this host; RV(service) then tells what runs there.
+      - Run folder of a deployment on this host; RV(service) then tells what runs there, under a supervisor or in a
+        container.
     type: str
     default: ""
   timeout:
@@ -225,6 +232,12 @@ libraries:
   description: For each library asked for whether the dynamic loader finds it.
   returned: always
   type: dict
+weights:
+  description: What the safetensors files in the first of the folders O(weights) hold that has any, in bytes, by
+    C(experts), C(mtp), C(rest), C(bytes) for all, C(tensors) for their number, and C(reason) where the headers do not
+    tell. Empty without O(weights) or where no folder has any.
+  returned: always
+  type: dict
 docker:
   description:
     - Path of the C(client), whether the engine's C(socket) is there, and what the C(engine) told; that is null with a
@@ -253,8 +266,8 @@ clock:
   returned: always
   type: dict
 service:
-  description: What runs in O(run_dir), C(running), C(pids), C(port), C(memory_bytes), C(environment),
-    C(environment_shared).
+  description: What runs in O(run_dir), C(runtime) (venv or docker), C(running), C(pids), C(port), C(memory_bytes),
+    C(environment), C(environment_shared). A container has no environment.
   returned: when O(run_dir) is given
   type: dict
 problems:
@@ -268,7 +281,7 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.baremetal.llm.plugins.module_utils.machine.host import HostReader
-from ansible_collections.baremetal.llm.plugins.module_utils.runtime.service import Service
+from ansible_collections.baremetal.llm.plugins.module_utils.runtime.container import service_of
 
 
 def main():
@@ -280,6 +293,7 @@ def main():
             "libraries": {"type": "list", "elements": "str", "default": []},
             "peer": {"type": "str", "default": ""},
             "images": {"type": "list", "elements": "str", "default": []},
+            "weights": {"type": "list", "elements": "str", "default": []},
             "read_rate": {
                 "type": "dict",
                 "options": {
@@ -302,9 +316,10 @@ def main():
         find_pythons=options["find_pythons"],
         rate=options["read_rate"],
         images=options["images"],
+        weights_in=options["weights"],
     )
     if options["run_dir"]:
-        facts["service"] = Service(os.path.realpath(options["run_dir"])).facts()
+        facts["service"] = service_of(os.path.realpath(options["run_dir"])).facts()
     module.exit_json(changed=False, **facts)
 
 

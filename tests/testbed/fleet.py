@@ -7,6 +7,8 @@
     fleet.py up --fleet fleet.yml --dir DIR
     fleet.py list --dir DIR
     fleet.py snapshot --dir DIR [HOST ...]
+    fleet.py crash --dir DIR HOST ...
+    fleet.py reboot --dir DIR HOST ...
     fleet.py down --dir DIR
 
 As a library: put this folder on the import path and `import fleet`, which is the folder of that name.
@@ -37,7 +39,8 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Test hosts with a real sshd on this machine.")
     actions = parser.add_subparsers(required=True)
-    for name, action in (("up", _up), ("down", _down), ("list", _list), ("snapshot", _snapshot)):
+    verbs = {"up": _up, "down": _down, "list": _list, "snapshot": _snapshot, "crash": _crash, "reboot": _reboot}
+    for name, action in verbs.items():
         one = actions.add_parser(name)
         one.add_argument("--dir", required=True, help="folder of the fleet: inventory, keys, logs and the hosts' files")
         one.set_defaults(action=action)
@@ -45,6 +48,10 @@ def _parse() -> argparse.Namespace:
             one.add_argument("--fleet", required=True, help="description of the fleet, YAML")
         if name == "snapshot":
             one.add_argument("hosts", nargs="*", help="hosts to look at; all without")
+        if name in ("crash", "reboot"):
+            one.add_argument(
+                "hosts", nargs="+", help="hosts to end at once" + ("" if name == "crash" else " and to boot")
+            )
     return parser.parse_args()
 
 
@@ -68,13 +75,32 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _snapshot(arguments: argparse.Namespace) -> int:
+    json.dump({host["name"]: fleet.snapshot(host) for host in _named(arguments)}, sys.stdout, indent=2)
+    print()
+    return 0
+
+
+def _crash(arguments: argparse.Namespace) -> int:
+    for host in _named(arguments):
+        fleet.crash(host)
+        print(f"{host['name']} has crashed")
+    return 0
+
+
+def _reboot(arguments: argparse.Namespace) -> int:
+    for host in _named(arguments):
+        begin = time.monotonic()
+        fleet.reboot(host)
+        print(f"{host['name']} is up again after {time.monotonic() - begin:.1f} s")
+    return 0
+
+
+def _named(arguments: argparse.Namespace) -> list[dict]:
     found = fleet.hosts(arguments.dir)
     unknown = [name for name in arguments.hosts if name not in found]
     if unknown:
         raise fleet.FleetError(f"the fleet has no host {', '.join(unknown)}")
-    json.dump({name: fleet.snapshot(found[name]) for name in arguments.hosts or found}, sys.stdout, indent=2)
-    print()
-    return 0
+    return [found[name] for name in arguments.hosts or found]
 
 
 def _interrupt(_number: int, _frame: object) -> None:

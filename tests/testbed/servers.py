@@ -8,13 +8,15 @@
 
 SERVERS.yml: {name, network, groups, vars, servers: {NAME: {state, changes, memory_gib, docker, rdma, host}}}.
 ``state`` names a ready-made state of an emulated host and ``changes`` what differs in it; ``host`` goes before what
-this module makes of the host and is for fleet.py. Servers get addresses in their order, their NPUs too.
+this module makes of the host and is for fleet.py. ``docker`` is true (an emulated engine that tells of itself), false,
+or "real". Servers get addresses in their order, their NPUs too.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,9 +24,11 @@ import yaml
 
 if __package__:
     from . import states
+    from .engines import install
 else:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from tests.testbed import states
+    from tests.testbed.engines import install
 
 EMULATORS_ON_HOST = "/usr/local/lib/llm-testbed"
 GIB = 1024**3
@@ -33,6 +37,13 @@ SOURCE = "/data/source"
 SOURCE_BYTES = 1400 * 10**9  # apparent size only: more than any model of the catalog
 NPUS_FROM = ipaddress.IPv4Address("10.20.1.0")
 ADDRESSES_A_HOST = 16
+# They survive a reboot. Only numbers: a file system of memory may be larger than the memory.
+DISKS = {"/data": "4T", "/var/lib/docker": "1T"}
+REAL = "real"
+# Devices of the driver as a whole. Every file below /dev becomes a device that answers like /dev/null.
+NVIDIA_FILES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
+# What containers of Ascend engines mount of the host beside what emulators read; here it is there to be mounted.
+ASCEND_FILES = ("/usr/local/dcmi/libdcmi.so", "/usr/local/Ascend/driver/lib64/driver/libascend_hal.so")
 
 
 def fleet(servers: dict, spoil: dict[str, Callable[[dict], None]] | None = None) -> dict:
@@ -61,7 +72,9 @@ def _state(name: str, one: dict, place: int) -> dict:
 
 def _host(one: dict, address: str, state: dict) -> dict:
     host = one.get("host", {})
+    real = {"docker": True, "disks": DISKS} if one.get("docker", True) == REAL else {}
     return {
+        **real,
         "address": address,
         "state": state,
         **{key: value for key, value in host.items() if key not in ("files", "commands_after")},
@@ -78,6 +91,26 @@ def _files(one: dict, state: dict) -> dict:
     }
     if one.get("rdma", state["nvidia"] is not None):
         files.update(_rdma())
+    if one.get("docker", True) == REAL:
+        files.update(_mounted(state))
+    return files
+
+
+def _mounted(state: dict) -> dict:
+    """What containers are given of a host and no emulator lays out."""
+    files = dict.fromkeys(ASCEND_FILES, "") if state["ascend"] is not None else {}
+    if state["nvidia"] is not None:
+        files.update(dict.fromkeys(NVIDIA_FILES, ""))
+        # The engine asks for it once, when it starts.
+        with tempfile.TemporaryDirectory() as folder:
+            install.hook(folder)
+            for path in Path(folder).rglob("*"):
+                if path.is_file():
+                    content = {
+                        "content": path.read_text(encoding="utf-8"),
+                        "mode": f"{path.stat().st_mode & 0o777:04o}",
+                    }
+                    files[f"/{path.relative_to(folder)}"] = content
     return files
 
 
@@ -100,15 +133,18 @@ def _rdma() -> dict:
 
 def _commands(one: dict, state: dict) -> list[list[str]]:
     runtimes = ["--runtime", "nvidia"] if state["nvidia"] is not None else []
-    commands = [
-        ["mkdir", "-p", "/data", "/var/lib/docker"],
-        # Only numbers: a file system of memory may be larger than the memory.
-        ["mount", "-t", "tmpfs", "-o", "size=4T,mode=755", "tmpfs", "/data"],
-        ["mount", "-t", "tmpfs", "-o", "size=1T,mode=710", "tmpfs", "/var/lib/docker"],
+    engine = one.get("docker", True)
+    commands = []
+    if engine != REAL:
+        for path, size in DISKS.items():
+            mode = "710" if path.endswith("docker") else "755"
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode={mode}", "tmpfs", path]
+            commands += [["mkdir", "-p", path], mount]
+    commands += [
         ["mkdir", "-p", SOURCE, "/data/llm"],
         ["truncate", "-s", str(SOURCE_BYTES), f"{SOURCE}/model-00001-of-00001.safetensors"],
     ]
-    if one.get("docker", True):
+    if engine is True:
         commands.append([f"{EMULATORS_ON_HOST}/docker_engine", *runtimes, *one.get("docker_options", [])])
     return commands
 

@@ -384,6 +384,9 @@ def _environment(plan: dict, group: dict, node: dict) -> dict[str, str]:
         env["VLLM_USE_FLASHINFER_MOE_FP8"] = "1"  # vllm-project/recipes, DeepSeek-R1: on Hopper
     if group["parallel"]["form"] == "ray":
         env["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Attempts, about one a second, of a worker to find its head, whose Ray starts at the same moment. Ray's own 20
+        # (ray/_private/ray_constants.py) may end before the head listens.
+        env["RAY_NUM_REDIS_GET_RETRIES"] = "300"
     return env
 
 

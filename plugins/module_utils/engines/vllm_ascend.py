@@ -157,6 +157,8 @@ _GONE = {
 _HEADS_OF_TORCHAIR = (32, 64, 128)
 # dp4tp4 is what every tutorial takes for 16 devices; that of R1 advises it over dp2tp8.
 _TENSOR = 4
+# Tokens in one step, of every tutorial.
+_TOKENS = 4096
 
 OWNED = vllm_serve.OWNED | {"--quantization", "-q", "--distributed-executor-backend"}
 _CONFIG = "--additional-config"
@@ -480,7 +482,7 @@ def _flags(plan: dict, recipe: dict) -> tuple[list[str], list[str]]:
     offered: list[tuple[tuple[str, ...], list[str]]] = [
         (("--seed",), ["--seed", "1024"]),
         (("--trust-remote-code",), ["--trust-remote-code"]),
-        (("--max-num-batched-tokens",), ["--max-num-batched-tokens", "4096"]),
+        (("--max-num-batched-tokens",), ["--max-num-batched-tokens", str(_tokens(serving, additional))]),
         # What the plan's arithmetic of memory counts with.
         (("--gpu-memory-utilization",), ["--gpu-memory-utilization", str(plan["engine"]["memory_share"])]),
         (("--enable-prefix-caching",), [] if recipe["prefix_caching"] else ["--no-enable-prefix-caching"]),
@@ -495,6 +497,20 @@ def _flags(plan: dict, recipe: dict) -> tuple[list[str], list[str]]:
             notes.append(f"llm_engine_args sets {given}: the plan's {' '.join(offer)} is left out")
         flags += [] if given else offer
     return flags, notes
+
+
+def _tokens(serving: dict, additional: dict) -> int:
+    """Return the tokens of one step: a whole prompt's where the scheduler cannot take a prompt in parts.
+
+    The tutorials of 0.9.1 and 0.11.0 have 4096 beside a longer --max-model-len, which the scheduler that they switch on
+    refuses at the start (vllm_ascend/core/schedule_config.py of both, AscendSchedulerConfig.__post_init__).
+
+    :param additional: the plan's --additional-config; one in llm_engine_args goes before it
+    """
+    given = vllm_serve.value_of(serving["engine_args"], _CONFIG)
+    scheduler = (additional if given is None else _parsed(given)).get("ascend_scheduler_config")
+    whole = isinstance(scheduler, dict) and scheduler.get("enabled") and not scheduler.get("enable_chunked_prefill")
+    return max(_TOKENS, serving["max_model_len"]) if whole else _TOKENS
 
 
 def _sets(flag: str, names: tuple[str, ...]) -> bool:

@@ -146,6 +146,9 @@ def _env(node: dict) -> dict[str, str]:
     return {
         "VLLM_CPU_KVCACHE_SPACE": str(node["memory"]["kv_cache_bytes"] // GIB),
         "VLLM_CACHE_ROOT": f"{node['run_dir']}/work/cache/vllm",
+        # Tensor parallel ranks compile a function of the embedding in spite of --enforce-eager, which ends in
+        # InvalidCxxCompiler at the first request where there is no compiler (seen with 0.32.0).
+        "TORCHDYNAMO_DISABLE": "1",
     }
 
 

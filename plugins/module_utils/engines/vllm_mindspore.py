@@ -211,6 +211,8 @@ def launch(plan: dict, group: dict, node: dict) -> dict:
         env=_environment(plan, group, node),
         secret_env=["VLLM_API_KEY"] if api and serving["api_keys"] else [],
         env_scripts=[[f"/usr/local/Ascend/{folder}/set_env.sh" for folder in ("ascend-toolkit", "cann")]],
+        # As the deployment guide of the 300I Duo runs the image; the files in launch are root's.
+        user="0:0",
         devices=vllm_ascend.device_files(node),
         mounts=_mounts(group, node),
         files=[] if alone else [_wait_file()],

@@ -28,6 +28,7 @@ from . import (
     routes,
     security,
     storage,
+    weights,
 )
 from .source import Source
 
@@ -61,6 +62,7 @@ class HostReader:
         find_pythons: bool = False,
         rate: dict | None = None,
         images: list[str] | None = None,
+        weights_in: list[str] | None = None,
     ) -> dict:
         """Return the facts of this host.
 
@@ -71,6 +73,7 @@ class HostReader:
         :param find_pythons: ask the Pythons on the PATH also when none is given by path
         :param rate: {path, bytes, seconds} of a reading rate to measure
         :param images: container images that Docker Engine is asked for
+        :param weights_in: folders in which the headers of weights are read, the first that has any
         """
         source, hostname = self.source, os.uname().nodename
         part, ask = source.part, functools.partial
@@ -102,6 +105,7 @@ class HostReader:
             "pythons": pythons.find(source, pythons_first) if pythons_first or find_pythons else [],
             "libraries": {name: pythons.loads(name) for name in libraries or []},
             "docker": part("docker", ask(docker.read, source, images or []), _NO_DOCKER),
+            "weights": weights.first(weights_in or []),
             "rdma": devices,
             "rdma_nodes": rdma.nodes(source),
             "clock": clock.read(),

@@ -27,7 +27,6 @@ from . import groups, images, inquiry, memory
 FORMAT = 2
 # The engine of the smallest model needs 60 to 110 s on two busy cores (measured); large weights add their reading time.
 START_BASE_SECONDS = 600
-READ_BYTES_PER_SECOND = 500_000_000  # a SATA SSD; replaced by the measured rate of the disk where that is known
 # What is done on a node from weights in place to all ranks serving, in this order: one task each.
 STEPS = {
     "venv": ["environment", "service", "wait", "judge"],
@@ -159,21 +158,28 @@ def _group(
     sizes = engine.parallel(model, document["engine"]["version"], devices, wanted, **_about(document, nodes[0]))
     group = {"name": name, "head": nodes[0]["host"], "parallel": sizes, "nodes": nodes}
     _add_memory(document, group, model, release, facts_of)
-    for node in nodes:
-        if document["engine"]["runtime"] == "venv":
+    if document["engine"]["runtime"] == "venv":
+        for node in nodes:
             node["venv"] = _venv(release, deployment, by_host[node["host"]], node, facts_of[node["host"]])
-        else:
-            override = by_host[node["host"]].get("llm_comm_env", {})
-            node.setdefault("ulimits", by_host[node["host"]].get("llm_ulimits", {}))
-            node["comm_env_override"] = override
-            node["comm_env"] = communication.of(document, group, node, facts_of, engine.communication(document, group))
-        if document["engine"]["runtime"] == "docker":
-            document["notes"] += node["comm_env"].pop("notes")
+    else:
+        _add_communication(document, group, by_host, facts_of)
     _add_launches(document, group, bool(launch and all(facts_of[node["host"]] for node in nodes)))
     if document["engine"]["runtime"] == "docker":
-        communication.check_group(nodes)
         group["digest"] = _digest(document, nodes)
     return group
+
+
+def _add_communication(document: dict, group: dict, by_host: dict[str, dict], facts_of: dict[str, dict]) -> None:
+    """Add to the nodes the limits of their containers, and the variables by which the ranks reach each other."""
+    for node in group["nodes"]:
+        own = by_host[node["host"]]
+        node.update(ulimits=own.get("llm_ulimits", {}), comm_env_override=own.get("llm_comm_env", {}))
+    variables = ENGINES[document["engine"]["id"]].communication(document, group)
+    for node in group["nodes"]:
+        found = communication.of(document, group, node, facts_of, variables)
+        document["notes"] += [note for note in found.pop("notes") if note not in document["notes"]]
+        node["comm_env"] = found
+    communication.check_group(group["nodes"])
 
 
 def _about(document: dict, node: dict) -> dict:
@@ -241,10 +247,8 @@ def _more_nodes(document: dict, group: dict, model: dict, release: dict, made_of
         need = _need(document, model, release, made_of, sizes, node["devices"] * count)
         return bool(memory.fit(need, min(one["device_mib"] for one in group["nodes"]))["fits"])
 
-    needed = memory.nodes_needed(holds, len(group["nodes"]) + 1)
-    more = needed["nodes"] - len(group["nodes"])
-    text = f"needs {more} more node{'s' if more > 1 else ''} like these" if needed["nodes"] else needed["text"]
-    return {"nodes": needed["nodes"], "text": f"{group['fit']['text']}; {text}"}
+    needed = memory.nodes_needed(holds, len(group["nodes"]))
+    return {"nodes": needed["nodes"], "text": f"{group['fit']['text']}; {needed['text']}"}
 
 
 def _tensors(nodes: list[dict], facts_of: dict[str, dict]) -> dict | None:
@@ -396,5 +400,5 @@ def _endpoint(document: dict, group: dict) -> dict:
 
 def _start_budget(weight_bytes: int, facts_of: dict[str, dict]) -> int:
     measured = [(facts.get("read_rate") or {}).get("bytes_per_s") for facts in facts_of.values()]
-    rate = min((rate for rate in measured if rate), default=READ_BYTES_PER_SECOND)
+    rate = min((rate for rate in measured if rate), default=communication.READ_BYTES_PER_SECOND)
     return START_BASE_SECONDS + int(weight_bytes / rate)

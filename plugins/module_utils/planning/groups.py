@@ -110,7 +110,6 @@ def add_devices(node: dict, own: dict, facts: dict, release: dict) -> None:
         family=entry.get("family", release["families"][0]),
         device_mib=_memory_mib(listed) or own.get("llm_accelerator_mib", 0) or entry.get("memory_mib", (0, 0))[0],
         machine=(facts.get("kernel") or {}).get("machine", ""),
-        ulimits=own.get("llm_ulimits", {}),
     )
     if kind == "gpu" and facts:
         node["rdma_devices"] = ["/dev/infiniband"] if facts.get("rdma") else []

@@ -36,7 +36,7 @@ def places(own: dict, collection_dir: str) -> dict:
 def discovery(own: dict, collection_dir: str) -> dict:
     """Return what discovery has to look at on one host, as far as its own settings say.
 
-    :return: accelerator (npu, gpu or empty), paths, pythons, find_pythons, libraries, run_dir, images
+    :return: accelerator (npu, gpu or empty), paths, pythons, find_pythons, libraries, run_dir, images, weights
     """
     engine = own.get("llm_engine", DEFAULT_ENGINE)
     known = RELEASES.get(engine, {})
@@ -51,6 +51,12 @@ def discovery(own: dict, collection_dir: str) -> dict:
         "libraries": release.get("libraries", []) if in_environment else [],
         "run_dir": found["run_dir"],
         "images": [own["llm_image"]] if "llm_image" in own else [],
+        # Whoever has the weights already tells what they are made of.
+        "weights": [
+            path
+            for path in (found["weights_path"], found["weights_source"])
+            if path and not distribution.is_remote(path)
+        ],
     }
 
 

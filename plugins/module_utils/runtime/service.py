@@ -31,6 +31,7 @@ import time
 
 from .. import atomic, commands
 from ..errors import LlmError
+from .processes import RUN_VARIABLE, arguments, is_zombie, marked, parent, pss_bytes
 
 # The engine has failed to start when it ends within this time; supervisord then tries again, three times in all.
 # 30 s is past the imports and the opening of the shards, where a wrong flag or a damaged file shows.
@@ -39,7 +40,6 @@ START_RETRIES = 3
 FOLDER_MODE = 0o750
 LOG_BYTES = 50 * 1024 * 1024
 LOG_BACKUPS = 5
-RUN_VARIABLE = "BAREMETAL_LLM_RUN"
 _EXITED = re.compile(r"(?:exited: engine \(|gave up: engine|spawnerr: )(.*)")
 
 _STARTER = '''\
@@ -114,24 +114,23 @@ class Service:
                 pid = int(stream.read())
         except (OSError, ValueError):
             return None
-        return pid if self.path("supervisord.conf") in _arguments(pid) and not _is_zombie(pid) else None
+        return pid if self.path("supervisord.conf") in arguments(pid) and not is_zombie(pid) else None
 
     def processes(self) -> list[int]:
         """Return the pids of everything that was started in this run folder, the supervisor included."""
-        mark = f"{RUN_VARIABLE}={self.run_dir}".encode()
-        return [pid for pid in _pids() if mark in _environment(pid) and not _is_zombie(pid)]
+        return marked(self.run_dir)
 
     def engine_pid(self) -> int | None:
         """Return the pid of the engine's first process: the supervisor's child."""
         supervisor = self.supervisor_pid()
-        return next((pid for pid in self.processes() if supervisor and _parent(pid) == supervisor), None)
+        return next((pid for pid in self.processes() if supervisor and parent(pid) == supervisor), None)
 
     def memory_bytes(self) -> int:
         """Return the resident memory of all processes of the service; pages that they share count once (PSS)."""
-        return sum(_pss_bytes(pid) for pid in self.processes())
+        return sum(pss_bytes(pid) for pid in self.processes())
 
     def facts(self) -> dict:
-        """Return what runs here for discovery: {running, pids, port, memory_bytes, environment, environment_shared}.
+        """Return {runtime, running, pids, port, memory_bytes, environment, environment_shared} for discovery.
 
         ``port`` is None when nothing runs. ``environment`` is the virtual environment of the last launch, and
         ``environment_shared`` says whether another deployment beside this one uses it too.
@@ -141,6 +140,7 @@ class Service:
         beside = os.path.dirname(self.run_dir)
         others = os.listdir(beside) if os.path.isdir(beside) else []
         return {
+            "runtime": "venv",
             "running": running,
             "pids": self.processes(),
             "port": (atomic.read_json(self.path("launch.json")) or {}).get("port") if running else None,
@@ -158,6 +158,14 @@ class Service:
         begin = self.started().get("supervisor_log_from", 0)
         text = read_from(self.path("logs", "supervisord.log"), begin, limit=1024 * 1024)[0]
         return [match.group(1).rstrip(")") for match in _EXITED.finditer(text)]
+
+    def endings(self) -> list[dict]:
+        """Return the same as {host, rank, exit, tail}, as an engine of several ranks tells of its ends."""
+        return [{"host": "", "rank": 0, "exit": line, "tail": []} for line in self.exits()]
+
+    def waiting(self) -> str:
+        """Return what the engine's start waits for; a service on its own waits for nothing."""
+        return ""
 
     def started(self) -> dict:
         """Return the content of started.json, empty when nothing was started."""
@@ -300,43 +308,3 @@ def _size(path: str) -> int:
 def _signal(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _pids() -> list[int]:
-    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read()
-    except OSError:
-        return b""
-
-
-def _arguments(pid: int) -> list[str]:
-    return os.fsdecode(_read(f"/proc/{pid}/cmdline")).split("\0")
-
-
-def _environment(pid: int) -> list[bytes]:
-    return _read(f"/proc/{pid}/environ").split(b"\0")
-
-
-def _stat_fields(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat behind the command's name, which may itself hold blanks and brackets."""
-    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-
-
-def _is_zombie(pid: int) -> bool:
-    fields = _stat_fields(pid)
-    return not fields or fields[0] in (b"Z", b"X")
-
-
-def _parent(pid: int) -> int:
-    fields = _stat_fields(pid)
-    return int(fields[1]) if len(fields) > 1 else 0
-
-
-def _pss_bytes(pid: int) -> int:
-    found = re.search(rb"^Pss:\s+(\d+) kB", _read(f"/proc/{pid}/smaps_rollup"), re.M)
-    return int(found.group(1)) * 1024 if found else 0

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 from .errors import FleetError
-from .lifecycle import down, hosts, up
+from .lifecycle import crash, down, hosts, reboot, up
 from .snapshots import snapshot
 from .within import run_on
 
-__all__ = ["FleetError", "down", "hosts", "run_on", "snapshot", "up"]
+__all__ = ["FleetError", "crash", "down", "hosts", "reboot", "run_on", "snapshot", "up"]

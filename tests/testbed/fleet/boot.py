@@ -5,7 +5,8 @@
 """Program that makes hosts: JSON list of them on its input, JSON of their processes on its output.
 
 Each host is a process 1 of its own PID, mount, UTS and IPC namespaces in a network namespace that is there already.
-It runs sshd on an overlay root. It needs nothing but the standard library, and none of this package.
+It runs sshd on an overlay root, and before it the host's services. It needs nothing but the standard library, and none
+of this package.
 """
 
 from __future__ import annotations
@@ -95,6 +96,11 @@ def start(host: dict) -> int:
 def become(host: dict) -> None:
     """Turn this process into process 1 of ``host``. Never returns."""
     log = os.open(host["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    # Opened before the host's own root hides where they are.
+    services = [
+        (service, os.open(service["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        for service in host["services"]
+    ]
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
@@ -113,6 +119,8 @@ def become(host: dict) -> None:
     for part in ("proc", "sys"):
         if os.path.isdir(f"base/{part}"):
             fake(f"base/{part}", f"root/{part}", host["replaced"])
+    for source, target in host["disks"]:
+        mount(source, f"root{target}", None, MS_BIND)
     hostname = host["hostname"].encode()
     call(LIBC.sethostname, hostname, len(hostname))
     os.chdir("root")
@@ -121,9 +129,33 @@ def become(host: dict) -> None:
     call(LIBC.umount2, b".", MNT_DETACH)
     os.chdir("/")
     os.umask(0o022)
-    argv = [word.encode() for word in host["argv"]]
+    for service, output in services:
+        serve(service["argv"], output)
+    execute(host["argv"])
+
+
+def execute(argv: list[str]) -> None:
+    """Become the program ``argv[0]``."""
+    words = [word.encode() for word in argv]
     environment = [f"{key}={value}".encode() for key, value in ENVIRONMENT.items()]
-    call(LIBC.execve, argv[0], strings(argv), strings(environment))
+    call(LIBC.execve, words[0], strings(words), strings(environment))
+
+
+def serve(argv: list[str], output: int) -> None:
+    """Start ``argv`` as a child of process 1, in a session of its own, so that the kernel ends both together."""
+    if os.fork():
+        os.close(output)
+        return
+    try:
+        os.setsid()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        # A full path: to search for a program Python needs modules, and has none in this root.
+        execute(argv)
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error}\n".encode())
+    finally:
+        os._exit(127)
 
 
 def strings(words: list[bytes]) -> ctypes.Array:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -31,6 +31,10 @@ TEST_NETWORKS = ipaddress.ip_network("10.0.0.0/8")
 MTU_RANGE = (68, 65535)
 # The name of the switch's namespace; no host may be called so.
 SWITCH = "sw"
+# What `mount -o size=` takes: a number, and what it is multiplied by (tmpfs(5)).
+SIZE = re.compile(r"[1-9][0-9]{0,11}[kmgtKMGT]?")
+# Folders of a host that others are mounted on or that start empty at every boot.
+NO_DISKS = ("/", "/dev", "/proc", "/sys", "/run", "/tmp", "/var/run")
 
 _FLEET_KEYS = {"name", "network", "mtu", "hosts", "groups", "vars"}
 _HOST_KEYS = {
@@ -42,6 +46,9 @@ _HOST_KEYS = {
     "hostname",
     "hosts_file",
     "commands_after",
+    "disks",
+    "docker",
+    "docker_images",
     "vars",
 }
 _INTERFACE_KEYS = {"name", "address", "mtu", "bridge_mtu", "down"}
@@ -111,6 +118,9 @@ def _host(host: str, given: object, network: ipaddress.IPv4Network, mtu: int, fo
         "files": {path: _file(path, content) for path, content in _mapping(given.get("files", {}), "files").items()},
         "state": _state(given.get("state"), host, folder),
         "commands_after": _commands(given.get("commands_after", []), host),
+        "disks": _disks(given.get("disks", {}), host),
+        "docker": _flag(given.get("docker", False), f"docker of {host}"),
+        "docker_images": _images(given.get("docker_images", ""), given, host),
         "vars": _mapping(given.get("vars", {}), f"vars of {host}"),
     }
 
@@ -168,6 +178,36 @@ def _state(given: object, host: str, folder: Path) -> dict | None:
     state = _mapping(state, f"the state of {host}")
     # Where a file of a state keeps what its lines share.
     return {key: value for key, value in state.items() if key != "shared"}
+
+
+def _disks(given: object, host: str) -> dict[str, str]:
+    disks = {}
+    for path, size in _mapping(given, f"disks of {host}").items():
+        if not isinstance(path, str) or not PLAIN_PATH.fullmatch(path) or str(PurePosixPath(path)) != path:
+            raise FleetError(f"the disk {path!r} of {host} needs an absolute and plain path")
+        if path in NO_DISKS or path.startswith(("/dev/", "/proc/", "/sys/")) or ".." in path.split("/"):
+            raise FleetError(f"a disk of {host} cannot be at {path}")
+        if not isinstance(size, (str, int)) or not SIZE.fullmatch(str(size)):
+            raise FleetError(f"the size of the disk {path} of {host} is none: {size!r}")
+        disks[path] = str(size)
+    return dict(sorted(disks.items()))
+
+
+def _images(path: object, given: dict, host: str) -> str:
+    """Return the folder with what the engine has from the start; a disk of memory cannot have links to it."""
+    if path == "":
+        return ""
+    if not isinstance(path, str) or not PLAIN_PATH.fullmatch(path):
+        raise FleetError(f"docker_images of {host} is not an absolute and plain path: {path!r}")
+    if given.get("docker") is not True or "/var/lib/docker" in given.get("disks", {}):
+        raise FleetError(f"docker_images of {host} needs docker: true and no disk at /var/lib/docker")
+    return path
+
+
+def _flag(given: object, what: str) -> bool:
+    if not isinstance(given, bool):
+        raise FleetError(f"{what} is neither true nor false: {given!r}")
+    return given
 
 
 def _commands(given: object, host: str) -> list[list[str]]:

@@ -14,6 +14,7 @@ import stat
 import sys
 from pathlib import Path
 
+from . import docker
 from .errors import FleetError
 
 EMULATORS = Path(__file__).resolve().parents[1] / "emulators"
@@ -57,6 +58,13 @@ def lay_out(base: Path, fleet: dict, name: str, keys: Path) -> None:
         os.setxattr(base / path, OPAQUE, b"y")
     _folder(base, "run/sshd")
     _folder(base, "run/lock")
+    for path in host["disks"]:
+        _folder(base, path.lstrip("/"))
+    if host["docker"]:
+        _folder(base, docker.DATA.lstrip("/"))
+        # The machine's engine may have its settings there, and the key by which engines are told apart.
+        _folder(base, docker.SETTINGS.lstrip("/"))
+        os.setxattr(base / docker.SETTINGS.lstrip("/"), OPAQUE, b"y")
     for path, content in _own_files(fleet, name, keys).items():
         _write(base, path, {"content": content, "mode": 0o600 if path.startswith("/etc/ssh/") else 0o644})
     if host["state"] is not None:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Brings a fleet up and down, whatever an earlier run has left."""
+"""Brings a fleet up and down, whatever an earlier run has left, and lets single hosts crash and boot again."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
 
-from . import image, network
+from . import docker, image, network
 from .description import FLEET_NAME, check_folder, load
 from .errors import FleetError
 from .inventory import inventory, known_hosts, ssh_options
@@ -32,7 +33,9 @@ from .within import is_up, run_on
 CLAIMS = Path("/run/baremetal-llm-testbed")
 BOOT = Path(__file__).with_name("boot.py")
 PROGRAMS = ("ip", "ss", "nsenter", "ssh-keygen", "/usr/sbin/sshd", "/usr/bin/python3")
-MADE = ("inventory.yml", "fleet.json", "known_hosts", "keys", "logs", "live")
+MADE = ("inventory.yml", "fleet.json", "known_hosts", "keys", "logs", "live", "docker")
+# Folders of which a boot finds nothing but what the host started with.
+FORGOTTEN = ("run", "tmp")
 # An idle machine needs 0.05 s for sshd to listen; a busy one must not make a test fail.
 LISTENS_WITHIN_S = 30
 ENDS_WITHIN_S = 20
@@ -47,6 +50,8 @@ def up(description: str | Path, folder: str | Path) -> dict:
     """
     _need_root()
     folder, fleet = check_folder(folder), load(description)
+    if any(host["docker"] for host in fleet["hosts"].values()):
+        _need(docker.PROGRAMS, "docker.io")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(folder) as lock:
         digest = hashlib.sha256(json.dumps(fleet, sort_keys=True).encode()).hexdigest()
@@ -85,6 +90,52 @@ def hosts(folder: str | Path) -> dict[str, dict]:
     return {name: {**host, "up": is_up(host)} for name, host in record["hosts"].items()}
 
 
+def crash(host: dict) -> None:
+    """End every process of ``host``, an entry of ``hosts()``, at once, as the loss of its power does.
+
+    Its disks stay as they are, and so do the interfaces and the firewall of its network. ``reboot`` starts it again.
+    """
+    _need_root()
+    folder = _folder_of(host)
+    with _locked(folder):
+        _stop(_entry(folder, host["name"])[1])
+
+
+def reboot(host: dict) -> dict:
+    """Crash ``host``, an entry of ``hosts()``, if it runs, and boot it again; return its new entry.
+
+    /run and /tmp are as at its first boot, other files are as they were. Services and ``commands_after`` are started.
+    Raise FleetError when it does not come up.
+    """
+    _need_root()
+    folder = _folder_of(host)
+    with _locked(folder) as lock:
+        record, found = _entry(folder, host["name"])
+        _stop(found)
+        for name in FORGOTTEN:
+            shutil.rmtree(Path(found["folder"], "upper", name), ignore_errors=True)
+        umask = os.umask(0o022)
+        try:
+            _boot({host["name"]: found}, lock)
+        finally:
+            os.umask(umask)
+        _write_json(folder / "fleet.json", record)
+        _settle({host["name"]: found})
+    return {**found, "up": True}
+
+
+def _folder_of(host: dict) -> Path:
+    return Path(host["folder"]).parents[1]
+
+
+def _entry(folder: Path, name: str) -> tuple[dict, dict]:
+    """Return the record of the fleet that is up in ``folder`` and the entry of one of its hosts."""
+    record = _read(folder)
+    if not record or record["status"] != "up" or name not in record["hosts"]:
+        raise FleetError(f"no host {name} is up in {folder}")
+    return record, record["hosts"][name]
+
+
 def _make(fleet: dict, folder: Path, digest: str, lock: int) -> dict:
     record = {"status": "starting", "name": fleet["name"], "network": fleet["network"], "digest": digest, "hosts": {}}
     _write_json(folder / "fleet.json", record)
@@ -110,16 +161,18 @@ def _make(fleet: dict, folder: Path, digest: str, lock: int) -> dict:
             ],
             "folder": str(live / name),
             "log": str(logs / f"{name}.log"),
+            "commands_after": host["commands_after"],
+            "disks": _disks(host, live / name / "disks", folder / "docker" / name, lock),
+            "docker": host["docker"],
+            "docker_log": str(logs / f"{name}.docker.log") if host["docker"] else "",
+            "services": [],
         }
+        if host["docker"]:
+            service = {"argv": docker.argv(fleet["name"], name), "log": record["hosts"][name]["docker_log"]}
+            record["hosts"][name]["services"].append(service)
     _boot(record["hosts"], lock)
     _write_json(folder / "fleet.json", record)
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        list(pool.map(_wait_for_sshd, record["hosts"].values()))
-    for name, host in fleet["hosts"].items():
-        for argv in host["commands_after"]:
-            done = run_on(record["hosts"][name], argv)
-            if done.returncode:
-                raise FleetError(f"{' '.join(argv)} failed on {name}: {(done.stderr or done.stdout).strip()}")
+    _settle(record["hosts"])
     (folder / "known_hosts").write_text(known_hosts(fleet, folder), encoding="ascii")
     text = yaml.safe_dump(inventory(fleet, folder), sort_keys=False, width=4096)
     (folder / "inventory.yml").write_text(f"---\n{text}", encoding="utf-8")
@@ -131,6 +184,39 @@ def _make(fleet: dict, folder: Path, digest: str, lock: int) -> dict:
     )
     _write_json(folder / "fleet.json", record)
     return record
+
+
+def _disks(host: dict, live: Path, real: Path, lock: int) -> list[list[str]]:
+    """Make the disks of a described host; return [[folder, where the host sees it]].
+
+    Those with a size are file systems of memory below ``live``, which only claim to be that large. The data of the
+    engine lies on the machine's own disk, the folder ``real``, unless one of them is in its place: images are large.
+    """
+    disks = []
+    for number, (path, size) in enumerate(host["disks"].items()):
+        place = live / str(number)
+        place.mkdir(parents=True)
+        run(["mount", "-t", "tmpfs", "-o", f"mode=755,size={size}", "testbed", str(place)], keep=(lock,))
+        disks.append([str(place), path])
+    if host["docker"] and docker.DATA not in host["disks"]:
+        real.mkdir(parents=True)
+        real.chmod(docker.DATA_MODE)
+        disks.append([str(real), docker.DATA])
+        if host["docker_images"]:
+            docker.take_images(Path(host["docker_images"]), real)
+    return disks
+
+
+def _settle(records: dict[str, dict]) -> None:
+    """Return when sshd and services of the hosts answer and their commands have been run."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(_wait_for_sshd, records.values()))
+        list(pool.map(docker.wait, [host for host in records.values() if host["docker"]]))
+    for name, host in records.items():
+        for argv in host["commands_after"]:
+            done = run_on(host, argv)
+            if done.returncode:
+                raise FleetError(f"{' '.join(argv)} failed on {name}: {(done.stderr or done.stdout).strip()}")
 
 
 def _boot(records: dict[str, dict], lock: int) -> None:
@@ -194,6 +280,7 @@ def _remove(folder: Path) -> bool:
     nets = [f"{name}/24" for name in claimed if not FLEET_NAME.fullmatch(name)]
     _end_processes(record, names)
     for name in names:
+        docker.remove_cgroups(name)
         network.remove(name, nets[0] if nets else "0.0.0.0/32")
     _unmount(folder / "live")
     found = [folder / name for name in MADE if os.path.lexists(folder / name)]
@@ -210,12 +297,21 @@ def _remove(folder: Path) -> bool:
 
 
 def _end_processes(record: dict | None, names: list[str]) -> None:
-    """Kill the processes 1, with which the kernel ends all others of a host, and whatever else is in our networks."""
-    end = time.monotonic() + ENDS_WITHIN_S
+    """Kill the processes of all hosts of the record and whatever else is in the networks of the fleets ``names``."""
     inits = [host for host in (record or {}).get("hosts", {}).values() if "pid" in host]
+    _kill(inits, lambda: [pid for name in names for pid in network.pids(name)])
+
+
+def _stop(host: dict) -> None:
+    _kill([host], lambda: network.pids_in(host["netns"]))
+
+
+def _kill(inits: list[dict], others: Callable[[], list[int]]) -> None:
+    """Kill the processes 1 ``inits``, with which the kernel ends all below them, and those that ``others`` names."""
+    end = time.monotonic() + ENDS_WITHIN_S
     while True:
         left = [host["pid"] for host in inits if is_up(host)]
-        left += [pid for name in names for pid in network.pids(name) if started(pid) is not None]
+        left += [pid for pid in others() if started(pid) is not None]
         if not left:
             return
         if time.monotonic() > end:
@@ -239,6 +335,7 @@ def _is_whole(record: dict) -> bool:
     return (
         record["status"] == "up"
         and all(is_up(host) for host in record["hosts"].values())
+        and all(docker.answers(host) for host in record["hosts"].values() if host["docker"])
         and set(network.namespaces(record["name"])) >= {host["netns"] for host in record["hosts"].values()}
         and Path("/sys/class/net", network.control(record["name"])).exists()
     )
@@ -274,8 +371,10 @@ def _write_json(path: Path, content: dict) -> None:
 def _need_root() -> None:
     if os.geteuid():
         raise FleetError("test hosts need root: namespaces, mounts and sshd are made here")
-    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    _need(PROGRAMS, "iproute2, util-linux, openssh-server, python3")
+
+
+def _need(programs: tuple[str, ...], packages: str) -> None:
+    missing = [name for name in programs if not shutil.which(name)]
     if missing:
-        raise FleetError(
-            f"test hosts need {', '.join(missing)} (Debian: iproute2, util-linux, openssh-server, python3)"
-        )
+        raise FleetError(f"test hosts need {', '.join(missing)} (Debian: {packages})")

@@ -109,10 +109,12 @@ def _interface(interface: dict) -> list[str]:
 
 def pids(fleet_name: str) -> list[int]:
     """Processes that are in a namespace of the fleet."""
-    found = []
-    for name in namespaces(fleet_name):
-        found += [int(word) for word in run(["ip", "netns", "pids", name]).split()]
-    return found
+    return [pid for name in namespaces(fleet_name) for pid in pids_in(name)]
+
+
+def pids_in(name: str) -> list[int]:
+    """Processes that are in the network namespace ``name``."""
+    return [int(word) for word in run(["ip", "netns", "pids", name]).split()]
 
 
 def remove(fleet_name: str, network: str) -> None:

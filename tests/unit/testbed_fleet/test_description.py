@@ -55,6 +55,9 @@ def test_defaults_are_filled_in(good, tmp_path):
         "files": {},
         "state": None,
         "commands_after": [],
+        "disks": {},
+        "docker": False,
+        "docker_images": "",
         "vars": {},
     }
     assert fleet["hosts"]["node-2"]["interfaces"] == [
@@ -67,6 +70,18 @@ def test_defaults_are_filled_in(good, tmp_path):
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
+        (("hosts", "node-1", "docker"), "yes", "docker of node-1 is neither true nor false"),
+        (("hosts", "node-1", "docker_images"), "images", "absolute and plain"),
+        (("hosts", "node-1", "docker_images"), "/images", "needs docker: true"),
+        (("hosts", "node-1", "disks"), ["/data"], "disks of node-1"),
+        (("hosts", "node-1", "disks"), {"data": "1G"}, "absolute and plain"),
+        (("hosts", "node-1", "disks"), {"/data/": "1G"}, "absolute and plain"),
+        (("hosts", "node-1", "disks"), {"/a,b": "1G"}, "absolute and plain"),
+        (("hosts", "node-1", "disks"), {"/data/../etc": "1G"}, "cannot be at"),
+        (("hosts", "node-1", "disks"), {"/": "1G"}, "cannot be at"),
+        (("hosts", "node-1", "disks"), {"/dev/shm": "1G"}, "cannot be at"),
+        (("hosts", "node-1", "disks"), {"/data": "1G,mode=777"}, "size of the disk /data"),
+        (("hosts", "node-1", "disks"), {"/data": 0}, "size of the disk /data"),
         (("name",), "", "fleet's name"),
         (("name",), "a-b", "fleet's name"),
         (("name",), "toolong1", "fleet's name"),

@@ -111,6 +111,39 @@ def machine() -> tuple:
     return told, [line for line in routes if "-ctl " not in line]
 
 
+def test_a_reboot_ends_all_processes_and_keeps_the_disks(make_place):
+    place = make_place("c")
+    content = {"disks": {"/data": "1T"}, "commands_after": [["ip", "route", "replace", "blackhole", "10.8.8.0/24"]]}
+    try:
+        fleet.up(place.describe({"h1": content, "h2": {}}), place.dir)
+        said(place, "h1", "echo kept > /etc/kept; echo kept > /data/kept; echo gone > /run/gone; echo gone > /tmp/gone")
+        said(place, "h1", "setsid sleep 1000 > /dev/null 2>&1 < /dev/null & ip route del blackhole 10.8.8.0/24")
+        before, other = fleet.hosts(place.dir)["h1"], fleet.hosts(place.dir)["h2"]
+        after = fleet.reboot(before)
+        assert after == fleet.hosts(place.dir)["h1"]
+        assert (after["pid"], after["up"]) != (before["pid"], False)
+        assert not within.is_up(before)
+        assert fleet.hosts(place.dir)["h2"] == other
+        assert said(
+            place, "h1", "cat /etc/kept /data/kept; ls /run /tmp; df --output=size -h /data | tail -1"
+        ).split() == [
+            *("kept", "kept", "/run:", "lock", "sshd", "/tmp:", "1.0T"),
+        ]
+        assert [process["argv"][0].split()[0] for process in fleet.snapshot(after)["processes"]] == ["sshd:"]
+        assert "blackhole 10.8.8.0/24" in said(place, "h1", "ip route")
+        fleet.crash(after)
+        assert not fleet.hosts(place.dir)["h1"]["up"]
+        fleet.crash(after)
+        assert program("reboot", "--dir", place.dir, "h1", "h2").returncode == 0
+        assert all(host["up"] for host in fleet.hosts(place.dir).values())
+        assert program("crash", "--dir", place.dir, "h3").stderr == "fleet: the fleet has no host h3\n"
+    finally:
+        fleet.down(place.dir)
+    assert traces(place) == []
+    with pytest.raises(fleet.FleetError, match="no host h1 is up"):
+        fleet.reboot(after)
+
+
 def wait_for(condition) -> None:
     end = time.monotonic() + 30
     while not condition():

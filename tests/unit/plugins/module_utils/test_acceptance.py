@@ -292,3 +292,36 @@ def test_percentiles_are_the_smallest_values_that_enough_lie_below(values):
         assert found[name] in values
         assert sum(value <= found[name] for value in values) * 100 >= percent * len(values)
         assert sum(value < found[name] for value in values) * 100 < percent * len(values)
+
+
+# Models that reason -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "good"),
+    [
+        ("391", "391", True),
+        ("391", "It is **391**.", True),
+        ("391", "<think>17 * 23 is 391</think>It is 390.", False),
+        ("391", "<think>hm, 400?</think>\n\n391", True),
+        ("391", "1391", False),
+        ("391", "3911", False),
+        ("Au", "Gold's symbol is Au.", True),
+        ("Au", "August", False),
+        ("\u5317\u4eac", "\u662f\u5317\u4eac\u5e02\u3002", True),
+        ("a.b", "a-b", False),
+    ],
+)
+def test_an_answer_that_has_to_hold_the_golden_one(answer, text, good):
+    assert acceptance.is_golden({"answer": answer, "match": "contains"}, text) is good
+
+
+def test_an_answer_has_to_be_equal_unless_the_prompt_says_otherwise():
+    assert not acceptance.is_golden({"answer": "391"}, "It is 391.")
+    assert acceptance.is_golden({"answer": "391", "match": "equal"}, " 391\n")
+
+
+def test_a_way_to_compare_that_nobody_knows_is_refused():
+    with pytest.raises(LlmError, match="wrong form") as caught:
+        acceptance.check_prompts([dict(PROMPTS[0], match="roughly")])
+    assert "match: 'roughly'" in caught.value.found

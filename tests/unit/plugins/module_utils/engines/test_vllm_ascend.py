@@ -63,8 +63,10 @@ def test_command_of_r1_w8a8_on_two_a2(version, flags):
         "--data-parallel-size-local", "2", "--data-parallel-address", "192.0.2.11", "--data-parallel-rpc-port", "13389",
         "--enable-expert-parallel",
     ]  # fmt: skip
+    # The scheduler of the older two takes a prompt in one step or not at all.
+    tokens = "16384" if version in ("0.9.1", "0.11.0") else "4096"
     behind = [
-        "--quantization", "ascend", "--seed", "1024", "--trust-remote-code", "--max-num-batched-tokens", "4096",
+        "--quantization", "ascend", "--seed", "1024", "--trust-remote-code", "--max-num-batched-tokens", tokens,
         "--gpu-memory-utilization", "0.92", *flags,
     ]  # fmt: skip
     assert head["argv"] == common + behind
@@ -250,10 +252,35 @@ def test_flags_of_the_user_take_the_place_of_the_plans_and_the_plan_says_so():
     spec = specs("0.9.1", args=args)[2][0]
     found = ascend_plans.options(spec["argv"])
     assert ("--max-num-batched-tokens", "8192") in found
-    assert ("--max-num-batched-tokens", "4096") not in found
+    assert ("--max-num-batched-tokens", "16384") not in found
     assert ("--no-enable-prefix-caching", "") not in found
     assert any("--no-enable-prefix-caching is left out" in note for note in spec["notes"])
-    assert any("--max-num-batched-tokens 4096 is left out" in note for note in spec["notes"])
+    assert any("--max-num-batched-tokens 16384 is left out" in note for note in spec["notes"])
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("length", [2048, 4096, 32768])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        None,
+        {"enabled": True},
+        {"enabled": True, "enable_chunked_prefill": False},
+        {"enabled": True, "enable_chunked_prefill": True},
+        {"enabled": False},
+    ],
+)
+def test_a_step_has_room_for_every_prompt_that_the_scheduler_cannot_split(version, length, scheduler):
+    """AscendSchedulerConfig.__post_init__ of 0.9.1 and 0.11.0 ends with a ValueError otherwise."""
+    plan, replica = specs(version)[:2]
+    if scheduler is not None:
+        config = {"ascend_scheduler_config": scheduler, "torchair_graph_config": {"enabled": True}}
+        plan["serving"]["engine_args"] = ["--additional-config", json.dumps(config)]
+    plan["serving"]["max_model_len"] = length
+    found = ascend_plans.options(vllm_ascend.launch(plan, replica, replica["nodes"][0])["argv"])
+    additional = json.loads(dict(found).get("--additional-config", "{}")).get("ascend_scheduler_config", {})
+    whole = additional.get("enabled") and not additional.get("enable_chunked_prefill")
+    assert int(dict(found)["--max-num-batched-tokens"]) == (max(4096, length) if whole else 4096)
 
 
 @pytest.mark.parametrize("given", ["-O3", "-O", "-cc.cudagraph_mode", "--compilation-config"])

@@ -126,6 +126,12 @@ def test_the_300i_duo_has_no_mounts_for_a_network_it_lacks():
     assert spec["devices"][-3:] == ["/dev/davinci_manager", "/dev/devmm_svm", "/dev/hisi_hdc"]
 
 
+def test_the_engine_can_read_its_files():
+    spec = specs()[2][0]
+    assert {(one["owner"], one["mode"]) for one in spec["files"]} == {("0:0", "0640")}
+    assert spec["user"] == "0:0"
+
+
 @pytest.mark.parametrize("family, mode", [(DUO, "AI_CPU"), ("ascend_a2", "AIV")])
 def test_communication(family, mode):
     plan, replica, launched = specs(family=family)

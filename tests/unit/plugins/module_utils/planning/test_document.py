@@ -156,6 +156,7 @@ GOLDEN = {
                             "VLLM_HOST_IP": "192.0.2.10",
                             "GLOO_SOCKET_IFNAME": "eth0",
                             "VLLM_CACHE_ROOT": f"{STATE}/deployments/default/work/cache/vllm",
+                            "TORCHDYNAMO_DISABLE": "1",
                             "XDG_CACHE_HOME": f"{STATE}/deployments/default/work/cache",
                             "HF_HUB_OFFLINE": "1",
                             "TRANSFORMERS_OFFLINE": "1",
