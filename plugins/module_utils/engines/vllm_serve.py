@@ -63,10 +63,12 @@ def refuse_owned(arguments: list[str], owned: frozenset[str] = OWNED, owners: di
 def owned_name(flag: str, owned: frozenset[str]) -> str:
     """Return the owned flag that ``flag`` sets, empty for none.
 
-    vLLM's parser takes any unambiguous beginning of a name, '_' for '-', and --no-x where --x is a switch.
+    vLLM's parser takes any unambiguous beginning of a name, '_' for '-', and for a switch --x also --no-x, or from 0.33
+    on --disable-y where x is enable-y.
     """
     name = flag.split("=", 1)[0].replace("_", "-")
     name = "--" + name[5:] if name.startswith("--no-") else name
+    name = "--enable-" + name[10:] if name.startswith("--disable-") else name
     name = name.split(".", 1)[0]
     if name in owned:
         return name
