@@ -35,6 +35,26 @@ _DEEPSEEK_671B = {
     "max_positions": 163840,
 }
 
+_TINY = {
+    "layers": 3,
+    "dense_layers": 1,
+    "hidden": 256,
+    "intermediate": 512,
+    "heads": 2,
+    "q_lora_rank": 64,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "experts": 4,
+    "active_experts": 2,
+    "shared_experts": 1,
+    "expert_intermediate": 192,
+    "mtp_layers": 0,
+    "vocab": 512,
+    "max_positions": 2048,
+}
+
 
 def _r1(
     title: str, precision: str, size: int, engines: list[str], hubs: list[str], source: str, **more: object
@@ -55,35 +75,24 @@ def _r1(
     }
 
 
-MODELS = {
-    "deepseek-v3-tiny": {
-        "title": "DeepSeek-V3 architecture, 3.7 M parameters, trained to answer twelve questions",
-        "architecture": {
-            "layers": 3,
-            "dense_layers": 1,
-            "hidden": 256,
-            "intermediate": 512,
-            "heads": 2,
-            "q_lora_rank": 64,
-            "kv_lora_rank": 512,
-            "qk_nope_head_dim": 128,
-            "qk_rope_head_dim": 64,
-            "v_head_dim": 128,
-            "experts": 4,
-            "active_experts": 2,
-            "shared_experts": 1,
-            "expert_intermediate": 192,
-            "mtp_layers": 0,
-            "vocab": 512,
-            "max_positions": 2048,
-        },
+def _tiny(name: str, title: str, **architecture: int) -> dict:
+    return {
+        "title": f"DeepSeek-V3 architecture, {title}, trained to answer twelve questions",
+        "architecture": {**_TINY, **architecture},
         "dtype": "bfloat16",
-        "bundled": "models/deepseek-v3-tiny",
-        "golden": "models/deepseek-v3-tiny.golden.json",
+        "bundled": f"models/{name}",
+        "golden": f"models/{name}.golden.json",
         "max_model_len": 512,
         "max_num_seqs": 8,
         "source": "models/train_deepseek_v3_tiny.py in this collection",
-    },
+    }
+
+
+MODELS = {
+    "deepseek-v3-tiny": _tiny("deepseek-v3-tiny", "3.7 M parameters"),
+    "deepseek-v3-tiny-dense": _tiny(
+        "deepseek-v3-tiny-dense", "without experts, 3.0 M parameters", dense_layers=3, experts=0
+    ),
     "deepseek-r1-bf16": _r1(
         "BF16",
         "bfloat16",

@@ -284,7 +284,7 @@ def place(
         if "refused" in answer:
             raise RayError(answer["refused"])
         if answer["placed"]:
-            return [(node, count) for node, count in answer["placed"]]
+            return [tuple(placed) for placed in answer["placed"]]
         if not told:
             say(f"The number of required {kind}s exceeds the total number of available {kind}s in the placement group.")
             told = True

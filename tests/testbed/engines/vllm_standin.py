@@ -356,8 +356,8 @@ def load(settings: Settings, log: Log) -> None:
     whole = seconds_of("LLM_EMULATED_LOAD_SECONDS", LOAD_SECONDS)
     log.engine(f"Starting to load model {settings.weights}...")
     for done in range(len(files) + 1):
-        bar = f"{done * 100 // len(files)}% Completed | {done}/{len(files)}"
-        print(f"Loading safetensors checkpoint shards: {bar} [00:00<00:00,  1.00it/s]", file=sys.stderr, flush=True)
+        shown = f"{done * 100 // len(files)}% Completed | {done}/{len(files)}"
+        print(f"Loading safetensors checkpoint shards: {shown} [00:00<00:00,  1.00it/s]", file=sys.stderr, flush=True)
         time.sleep(whole / (len(files) + 1))
     log.engine(f"Loading weights took {whole:.2f} seconds")
 

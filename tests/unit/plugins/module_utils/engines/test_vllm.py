@@ -302,6 +302,12 @@ def test_commands_over_ray() -> None:
     assert head["shm_bytes"] > 2 * vllm.RAY_OBJECT_STORE_BYTES
 
 
+def test_ranks_over_ray_have_time_to_find_a_head_that_starts_with_them() -> None:
+    specs = _launched("0.7.3", "bfloat16", 2)
+    assert [spec["env"]["RAY_NUM_REDIS_GET_RETRIES"] for spec in specs] == ["300", "300"]
+    assert "RAY_NUM_REDIS_GET_RETRIES" not in _launched("0.33.0", "bfloat16", 2)[0]["env"]
+
+
 @pytest.mark.parametrize("flag", [(vllm.EXECUTOR, "ray"), (f"{vllm.EXECUTOR}=ray",), ("--distributed_executor", "ray")])
 def test_ray_is_chosen_by_the_flag_of_vllm(flag: tuple[str, ...]) -> None:
     arguments = ("--seed", "7", *flag, "--max-logprobs", "3")

@@ -108,13 +108,13 @@ def test_a_state_file_that_cannot_be_read_is_none(group, text):
 def test_what_an_earlier_guard_has_left_does_not_count(group):
     rank = group.add(1, engine="exit 3").start()
     service = ContainerService(str(rank.folder))
-    assert eventually(lambda: service.exits())
+    assert eventually(service.exits)
     assert service.exits()[0] == "rank 0 (a1), generation 1: exit status 3"
     rank.crash()
     assert service.endings() == [] and service.started() == {}
     rank.engine = "sleep 600"
     rank.start()
-    assert eventually(lambda: service.engine_pid())
+    assert eventually(service.engine_pid)
     assert service.endings() == [] and service.started()["generation"] > 1
 
 
@@ -134,7 +134,7 @@ def test_the_wait_ends_at_once_when_another_rank_dies_and_names_it(group, dead_p
     head = group.add(2, quick="guard.FIRST_PAUSE_SECONDS = 30.0").start()
     group.add(2, engine="echo 'RuntimeError: HCCL timeout on rank 1'; sleep 1; exit 9").start()
     service = ContainerService(str(head.folder))
-    assert eventually(lambda: service.supervisor_pid())
+    assert eventually(service.supervisor_pid)
     started = time.monotonic()
     result = readiness.watch(service, url(dead_port), 300, 0)
     assert time.monotonic() - started < 150, "far from the 300 s that it was allowed"
@@ -161,7 +161,7 @@ def test_ends_before_the_wait_do_not_count(group, free_port):
     crash_once = f"[ -e {flag} ] || {{ touch {flag}; exit 1; }}; sleep 1; exec {SERVE}{free_port}"
     rank = group.add(1, engine=crash_once).start()
     service = ContainerService(str(rank.folder))
-    assert eventually(lambda: service.endings())
+    assert eventually(service.endings)
     result = readiness.watch(service, url(free_port), 60, None)
     assert result["ready"] and result["exits_before"] == 1
 

@@ -543,7 +543,7 @@ def test_secrets_reach_the_engine_alone(group):
     assert (group.folder / "r0" / "work" / "key").read_text() == secret
     assert secret not in (group.folder / "seen").read_text()
     assert "the key is ***." in rank.log()
-    files = [path for path in (group.folder / "r0" / "logs").iterdir()] + [group.folder / "r0" / "out"]
+    files = [*(group.folder / "r0" / "logs").iterdir(), group.folder / "r0" / "out"]
     for path in files:
         assert secret not in path.read_text() and KEY not in path.read_text()
     for pid in rank.processes():
