@@ -59,19 +59,27 @@ def ports(weights: dict) -> dict[int, str]:
     return {weights["port"] + number: "weights" for number in range(weights["processes"])}
 
 
-def patch(model: dict, nodes: list[dict], facts_of: dict[str, dict], families: list[str]) -> dict:
+def patch(
+    model: dict, nodes: list[dict], facts_of: dict[str, dict], families: list[str], of_engine: dict | None = None
+) -> dict:
     """Return {file: {key: value}} that the model's files have to say for these accelerators, besides what they say.
 
     Cards without bfloat16 refuse a config.json that asks for it (Atlas 300I Duo: torch_dtype has to be float16).
+
+    :param of_engine: what this release of the engine wants in config.json
     """
-    found = set()
+    # Where no host was asked, what the inventory declares.
+    found = {node["family"] for node in nodes if node.get("chip") and not facts_of.get(node["host"])}
     for node in nodes:
         for kind in ("npu", "gpu"):
             listed = devices_of(facts_of.get(node["host"]) or {}, kind)
             found |= {chip["family"] for chip in (hardware.chip(str(one.get("name"))) for one in listed) if chip}
     lacking = [family for family in found or set(families) if "bfloat16" in hardware.FAMILIES[family]["lacks"]]
     everywhere = lacking and len(lacking) == len(found or families)
-    return {"config.json": {"torch_dtype": "float16"}} if everywhere and model["dtype"] == "bfloat16" else {}
+    changes = dict(of_engine or {})
+    if everywhere and model["dtype"] == "bfloat16":
+        changes["torch_dtype"] = "float16"
+    return {"config.json": changes} if changes else {}
 
 
 def is_remote(source: str) -> bool:

@@ -27,6 +27,9 @@ PROFILE_DEVICES, PROFILE_DATA, MOE_TENSOR = 16, 2, 4
 _PROFILE_SOURCE = "MindIE's own profile for two Atlas 800I A2 (docs/zh/user_guide/feature/kv_cache_pool.md)"
 _WHOLE_SOURCE = "what MindIE does without sizes in config.json, as its README for DeepSeek-R1 runs it on two and four"
 READY = "Daemon start success!"
+# What config.json of the weights has to say for a release, besides what it says: 2.0.T3 knows no deepseek_v3 (README of
+# deepseek-r1 of that release).
+PATCHES = {"2.0.T3.1": {"model_type": "deepseekv2"}}
 # The daemon gives its endpoint 5 s and its processes 15 s (src/server/daemon/llm_daemon.cpp).
 STOP_SECONDS = 45
 # README of deepseek-r1; used where the plan does not say which share its arithmetic took.
@@ -378,6 +381,4 @@ def _notes(plan: dict, several: bool, tls: dict, age: int) -> list[str]:
     notes.append(
         f"MindIE takes prompts of up to {max(1, plan['serving']['max_model_len'] - 1)} tokens, longer ones are refused"
     )
-    if not age:
-        notes.append('MindIE 2.0.T3 wants "model_type": "deepseekv2" in the weights\' config.json, owned by root')
     return notes

@@ -107,7 +107,9 @@ def plan(
     nodes = inquiry.nodes_of(document)
     document["weights"].update(
         distribution.of(deployment, nodes, facts_of),
-        patch=distribution.patch(model, nodes, facts_of, release.get("families", [])),
+        patch=distribution.patch(
+            model, nodes, facts_of, release.get("families", []), getattr(ENGINES[engine_id], "PATCHES", {}).get(version)
+        ),
     )
     document["endpoints"] = [_endpoint(document, group) for group in document["groups"]]
     document["requirements"] = [

@@ -147,7 +147,7 @@ def check_equal(nodes: list[dict]) -> None:
             found=", ".join(twice) + " on " + " and ".join(node["host"] for node in nodes if node["address"] in twice),
             remedy="set llm_interface of these hosts to the interface that the other nodes reach",
         )
-    for key, what in (("devices", "numbers of accelerators"), ("family", "accelerators")):
+    for key, what in (("family", "accelerators"), ("devices", "numbers of accelerators")):
         found = {node["host"]: node.get(key) for node in nodes}
         if len(set(found.values())) > 1:
             raise LlmError(
