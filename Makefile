@@ -1,6 +1,6 @@
 # Everything is done by tools/*.py inside .venv, which the first call makes.
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev demo demo-stop lint docs units molecule e2e bench-preflight bench-weights test clean
+.PHONY: help venv venv-dev demo demo-stop lint docs units molecule e2e bench-preflight bench-weights bench-launch test clean
 
 python := .venv/bin/python
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.cache/hypothesis
@@ -46,6 +46,11 @@ bench-weights: venv-dev ## sharing and proving weights against the wire, rsync, 
 	@$(python) tools/system_packages.py sharing
 	@$(python) tools/system_packages.py comparison
 	@$(python) benchmarks/weights/main.py
+
+bench-launch: venv-dev ## tasks of a launch against the steps of its plan, and the time to plan 32 nodes
+	@$(python) tools/system_packages.py hosts
+	@$(python) tools/system_packages.py docker
+	@$(python) benchmarks/launch.py
 
 test: venv-dev ## lint, docs, molecule, then all of pytest
 	@$(python) tools/all_tests.py

@@ -16,7 +16,8 @@ def main() -> int:
     if not scenarios:
         say("no scenario under molecule/")
         return 0
-    system_packages.main("hosts")
+    for purpose in ("hosts", "docker", "engine"):
+        system_packages.main(purpose)
     say(f"scenarios: {', '.join(scenarios)}")
     # molecule keeps its state under Ansible's home; and unless told where scenarios are it wants them elsewhere.
     env = environment(ANSIBLE_HOME=str(CACHE / "molecule"), MOLECULE_GLOB="molecule/*/molecule.yml")

@@ -18,7 +18,7 @@ import sys
 
 from common import environment, fail, run, say
 
-# program or library: the Debian package that it comes from
+# program, library, or module of the system's own Python: the Debian package that it comes from
 PURPOSES = {
     # ansible-test's sanity tests call it
     "lint": {"shellcheck": "shellcheck"},
@@ -28,18 +28,29 @@ PURPOSES = {
     "sharing": {"rsync": "rsync"},
     # what sharing is measured against
     "comparison": {"aria2c": "aria2"},
-    # the real engine that host_info is held to
-    "docker": {"dockerd": "docker.io"},
+    # a real engine on each test host, what community.docker's modules import there, and what images are made of
+    "docker": {
+        "dockerd": "docker.io",
+        "module:requests": "python3-requests",
+        "libgomp.so.1": "libgomp1",
+        "ps": "procps",
+        "hostname": "hostname",
+    },
     # vLLM's CPU build is linked against the one, and its packages are locked for the other
     "engine": {"libnuma.so.1": "libnuma1", "python3.11": "python3.11-venv"},
 }
 # Debian's Python comes without what makes environments: to be there is not enough.
 PROBES = {"python3.11": ["-c", "import ensurepip, venv"]}
+SYSTEM_PYTHON = "/usr/bin/python3"
 # A user's PATH may lack the folders that daemons are in.
 SEARCH = os.pathsep.join([environment()["PATH"], "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
 def is_there(name: str) -> bool:
+    kind, separator, module = name.partition(":")
+    if separator:
+        asked = [SYSTEM_PYTHON, "-c", f"import {module}"]
+        return kind == "module" and subprocess.run(asked, capture_output=True, check=False).returncode == 0
     if ".so" not in name:
         return any(
             answers(path, name) for folder in SEARCH.split(os.pathsep) if (path := shutil.which(name, path=folder))

@@ -33,7 +33,9 @@ def of_node(document: dict, group: dict, node: dict, release: dict, own: dict) -
     libc = "" if in_containers else release["libc"]
     wanted = [{"check": "machine", "machines": release["machines"], "libc": libc}]
     wanted += [{"check": "cpu_flags", "any_of": release["cpu_flags_any"]}] if "cpu_flags_any" in release else []
-    wanted += [{"check": "docker"}] if in_containers else _of_environment(release, own)
+    # community.docker's modules, which make the containers, import requests on the host.
+    of_docker = [{"check": "docker"}, {"check": "python_modules", "names": ["requests"]}]
+    wanted += of_docker if in_containers else _of_environment(release, own)
     wanted += _of_memory(document, node, nodes, release)
     wanted += [
         {"check": "interface", "name": node["interface"]},

@@ -232,6 +232,10 @@ libraries:
   description: For each library asked for whether the dynamic loader finds it.
   returned: always
   type: dict
+python_modules:
+  description: For each module that the collections in use import whether the Python that Ansible runs here has it.
+  returned: always
+  type: dict
 weights:
   description: What the safetensors files in the first of the folders O(weights) hold that has any, in bytes, by
     C(experts), C(mtp), C(rest), C(bytes) for all, C(tensors) for their number, and C(reason) where the headers do not

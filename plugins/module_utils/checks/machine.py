@@ -114,6 +114,10 @@ def _covers(listening: str, wanted: str) -> bool:
     return address.is_unspecified or ipaddress.ip_address(wanted) in (address, mapped)
 
 
+# Of which setting a port is; all others are those between the nodes.
+_PORT_SETTINGS = {"API": "llm_api_port", "weights": "llm_weights_port"}
+
+
 def _port(requirement: dict, facts: dict) -> list[Verdict]:
     own = set(facts.get("service", {}).get("pids", []))
     others = [
@@ -132,7 +136,7 @@ def _port(requirement: dict, facts: dict) -> list[Verdict]:
             FAIL if others else OK,
             f"TCP port {requirement['port']} ({requirement['what']}) free on {requirement['address']}",
             held or "free, or held by this deployment",
-            "end that process" + (", or set llm_api_port to a free port" if requirement["what"] == "API" else ""),
+            f"end that process, or set {_PORT_SETTINGS.get(requirement['what'], 'llm_port_offset')}",
         )
     ]
 
@@ -215,6 +219,21 @@ def _docker(_requirement: dict, facts: dict) -> list[Verdict]:
             "a Docker Engine that answers this user",
             f"Docker Engine {engine['version']}" if engine else docker.get("reason") or "no Docker Engine",
             "install and start Docker Engine; run with become, or as a user of the group docker",
+        )
+    ]
+
+
+def _python_modules(requirement: dict, facts: dict) -> list[Verdict]:
+    there = facts.get("python_modules") or {}
+    missing = [name for name in requirement["names"] if not there.get(name)]
+    return [
+        Verdict(
+            FAIL if missing else OK,
+            "for the Python that Ansible runs there: " + ", ".join(requirement["names"]),
+            "not found: " + ", ".join(missing) if missing else "found",
+            "install " + listed([f"python3-{name}" for name in missing]) + " of the host's distribution"
+            if missing
+            else "",
         )
     ]
 
@@ -317,6 +336,7 @@ CHECKS = {
     "disk": _disk,
     "writable": _writable,
     "docker": _docker,
+    "python_modules": _python_modules,
     "host_memory": _host_memory,
     "hostname": _hostname,
     "proxies": _proxies,

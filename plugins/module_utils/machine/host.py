@@ -11,6 +11,7 @@ that cannot be read leaves its value empty and adds a line to ``problems``; noth
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 
 from . import (
@@ -31,6 +32,9 @@ from . import (
     weights,
 )
 from .source import Source
+
+# What modules of other collections import on a host, with the Python that runs them: community.docker's.
+PYTHON_MODULES = ("requests",)
 
 _NO_CPU = {"model": "", "vendor": "", "cores": 0, "flags": [], "governors": []}
 _NO_DOCKER = {"client": "", "socket": False, "engine": None, "reason": "", "images": {}}
@@ -105,6 +109,7 @@ class HostReader:
             "pythons": pythons.find(source, pythons_first) if pythons_first or find_pythons else [],
             "libraries": {name: pythons.loads(name) for name in libraries or []},
             "docker": part("docker", ask(docker.read, source, images or []), _NO_DOCKER),
+            "python_modules": {name: importlib.util.find_spec(name) is not None for name in PYTHON_MODULES},
             "weights": weights.first(weights_in or []),
             "rdma": devices,
             "rdma_nodes": rdma.nodes(source),

@@ -51,6 +51,7 @@ def host_facts(name: str, address: str, weights: str) -> dict:
         },
         "pythons": [],
         "libraries": {},
+        "python_modules": {"requests": True},
         "docker": {
             "client": "/usr/bin/docker",
             "socket": True,

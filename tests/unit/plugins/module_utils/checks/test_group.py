@@ -48,6 +48,16 @@ def test_a_port_that_somebody_holds_is_not_told_as_unreachable_too(nvidia):
     assert group.faults() == [("n2", "port", "fail")]
 
 
+def test_a_port_between_nodes_that_is_taken_names_the_setting_that_moves_it(nvidia):
+    group = nvidia()
+    group.facts["n2"]["ports_in_use"] = [{"port": 29590, "address": "0.0.0.0", "pid": 99, "process": "python3"}]
+    fault = group.the_fault()
+    assert (fault["found"], fault["remedy"]) == (
+        "taken by python3 (pid 99)",
+        "end that process, or set llm_port_offset",
+    )
+
+
 def test_hosts_that_were_not_probed(nvidia):
     group = nvidia()
     for facts in group.facts.values():
@@ -112,6 +122,14 @@ def test_images_that_differ(ascend):
     assert group.the_fault()["check"] == "image"
     group.facts["a2"]["docker"]["images"] = {}
     assert group.faults() == []  # not there yet
+
+
+def test_what_community_docker_imports_on_a_host(ascend):
+    group = ascend()
+    group.facts["a2"]["python_modules"]["requests"] = False
+    found = group.the_fault()
+    assert (found["host"], found["check"]) == ("a2", "python_modules")
+    assert "python3-requests" in found["remedy"]
 
 
 def test_no_docker_engine(ascend):

@@ -48,7 +48,8 @@ PARTS = {
 KEYS = {
     "hostname", "hostname_addresses", "user", "os", "kernel", "sysctl", "thp", "selinux", "firewall", "cpu", "memory",
     "numa", "limits", "interfaces", "route_interface", "route_source", "proxies", "ports_in_use", "disks", "paths",
-    "read_rate", "pythons", "libraries", "docker", "weights", "rdma", "rdma_nodes", "clock", "problems",
+    "read_rate", "pythons", "libraries", "docker", "python_modules", "weights", "rdma", "rdma_nodes", "clock",
+    "problems",
 }  # fmt: skip
 
 

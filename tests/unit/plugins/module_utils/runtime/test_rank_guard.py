@@ -495,7 +495,7 @@ def test_commands_before_the_engine_run_in_order_and_may_leave_daemons(group):
 
 
 def test_a_command_before_that_fails_keeps_all_engines_away(group):
-    head = group.add(2, before=[["true"], ["sh", "-c", "echo no ray here >&2; exit 4"], ["touch", "late"]])
+    head = group.add(2, before=[["sh", "-c", "echo no ray here >&2; exit 4"], ["touch", "late"]])
     head.engine = f"touch {group.folder}/started"
     head.start()
     member = group.add(2, engine=f"touch {group.folder}/started").start()
@@ -504,6 +504,19 @@ def test_a_command_before_that_fails_keeps_all_engines_away(group):
     assert end["exit"] == "command before the engine (sh): exit status 4" and end["tail"] == ["no ray here"]
     assert not (group.folder / "started").exists() and not (group.folder / "r0" / "work" / "late").exists()
     assert member.state()["exits"] == []
+
+
+def test_a_later_command_before_the_engine_may_wait_for_the_other_ranks(group):
+    """As the head of a Ray cluster does: the first command starts Ray, the second waits until all nodes are in it."""
+    head = group.add(2, before=[["touch", f"{group.folder}/ray"], ["sh", "-c", named(group.folder, "joined")]])
+    member = group.add(2, before=[["test", "-e", f"{group.folder}/ray"]], engine=f"touch {group.folder}/go; sleep 600")
+    head.start()
+    member.start()
+    assert eventually((group.folder / "go").exists)
+    assert head.state()["state"] == "starting" and head.state()["pid"] is None
+    (group.folder / "joined").touch()
+    assert group.run(generation=1)
+    assert head.state()["exits"] == member.state()["exits"] == []
 
 
 def test_environment_scripts_with_alternatives_and_variables_to_keep(group):
