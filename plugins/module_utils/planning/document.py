@@ -397,7 +397,14 @@ def _venv(release: dict, deployment: dict, own: dict, node: dict, facts: dict) -
 def _endpoint(document: dict, group: dict) -> dict:
     head = group["nodes"][0]
     url = f"http://{head['address']}:{document['serving']['port']}"
-    return {"group": group["name"], "host": head["host"], "url": f"{url}/v1", "health": f"{url}/health"}
+    # MindIE tells of itself on a port of its own.
+    asked = (head.get("launch") or {}).get("readiness") or {}
+    return {
+        "group": group["name"],
+        "host": head["host"],
+        "url": f"{url}/v1",
+        "health": asked.get("url") or f"{url}/health",
+    }
 
 
 def _start_budget(weight_bytes: int, facts_of: dict[str, dict]) -> int:

@@ -291,6 +291,14 @@ def test_planning_changes_nothing_that_it_is_given():
     assert hosts == before and catalog == [models.MODELS, releases.RELEASES]
 
 
+def test_mindie_is_asked_where_it_tells_of_itself():
+    hosts = [answered(f"a{number}", number, llm_engine="mindie", llm_engine_version="3.0.0") for number in (1, 2)]
+    (endpoint,) = plan(hosts)["endpoints"]
+    assert endpoint["url"] == "http://192.0.2.1:8000/v1"
+    assert endpoint["health"] == "http://192.0.2.1:1026/v2/health/ready"
+    assert plan(declared())["endpoints"][0]["health"] == "http://192.0.2.1:8000/health"
+
+
 # Files of the model ---------------------------------------------------------------------------------------------------
 
 
