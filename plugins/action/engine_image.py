@@ -7,17 +7,9 @@
 from __future__ import annotations
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.baremetal.llm.plugins.module_utils import control
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
-
-ARGUMENTS = {
-    "reference": {"type": "str", "required": True},
-    "archive": {"type": "path", "default": ""},
-    "pull": {"type": "bool", "default": False},
-    "staging": {"type": "path", "required": True},
-    "machine": {"type": "str", "default": ""},
-}
-# As `uname -m` and as image formats name the same machines.
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+from ansible_collections.baremetal.llm.plugins.module_utils.planning import images
 
 
 class ActionModule(ActionBase):
@@ -25,7 +17,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         result = super().run(tmp, task_vars)
-        _validation, options = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        _validation, options = self.validate_argument_spec(argument_spec=control.IMAGE)
         host = (task_vars or {}).get("inventory_hostname", "")
         try:
             result.update(self._bring(host, options, task_vars))
@@ -85,7 +77,7 @@ class ActionModule(ActionBase):
 
 
 def _check_architecture(host, options, image):
-    wanted = ARCHITECTURES.get(options["machine"], "")
+    wanted = images.ARCHITECTURES.get(options["machine"], "")
     if wanted and image["Architecture"] not in ("", wanted):
         raise LlmError(
             f"{host}: the image is built for other machines",

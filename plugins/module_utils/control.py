@@ -24,6 +24,13 @@ VERDICT = {
     "facts": {"type": "dict", "required": True},
     "fail_on": {"type": "str", "choices": ["fail", "warn"], "default": "fail"},
 }
+IMAGE = {
+    "reference": {"type": "str", "required": True},
+    "archive": {"type": "path", "default": ""},
+    "pull": {"type": "bool", "default": False},
+    "staging": {"type": "path", "required": True},
+    "machine": {"type": "str", "default": ""},
+}
 REPORT = {
     "dir": {"type": "path", "required": True},
     "deployment": {"type": "str", "required": True},

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+from .accelerators import devices_of
 from .catalog import hardware
-from .engines.accelerated import devices_of
 from .errors import LlmError
 
 DEFAULT_PORT = 29600

@@ -67,17 +67,12 @@ architecture:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.baremetal.llm.plugins.module_utils import control
 
 
 def main():
     module = AnsibleModule(
-        argument_spec={
-            "reference": {"type": "str", "required": True},
-            "archive": {"type": "path", "default": ""},
-            "pull": {"type": "bool", "default": False},
-            "staging": {"type": "path", "required": True},
-            "machine": {"type": "str", "default": ""},
-        },
+        argument_spec=control.IMAGE,
         supports_check_mode=True,
     )
     module.fail_json(msg="this is done by the action plugin of the same name, which was not found")

@@ -233,7 +233,7 @@ libraries:
   returned: always
   type: dict
 python_modules:
-  description: For each module that the collections in use import whether the Python that Ansible runs here has it.
+  description: Whether the Python that Ansible runs here has C(requests), which community.docker's modules import.
   returned: always
   type: dict
 weights:

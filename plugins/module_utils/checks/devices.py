@@ -9,8 +9,9 @@ What a check cannot see because an earlier one has already failed it leaves alon
 
 from __future__ import annotations
 
+from ..accelerators import devices_of
 from ..catalog import hardware
-from ..engines.accelerated import MIB, devices_of
+from ..planning.memory import MIB
 from ..planning.text import human_bytes
 from .levels import FAIL, OK, WARN, Verdict, listed
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import collections
 import ipaddress
 
-from ..engines.accelerated import devices_of
+from ..accelerators import devices_of
 from ..peers.matrix import merge
 from .devices import available
 from .levels import FAIL, OK, WARN, HostVerdict, listed

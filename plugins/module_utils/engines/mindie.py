@@ -15,7 +15,7 @@ import ipaddress
 import re
 
 from ..errors import LlmError
-from . import accelerated, mindie_config
+from . import mindie_config
 from .containers import mount, spec
 from .mindie_config import INFER, MANAGEMENT, MASTER, METRICS, SERVICE_HOME, WHEEL_HOME, generation, port
 
@@ -65,7 +65,6 @@ _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy
 
 def check(deployment: dict, nodes: list[dict]) -> None:
     """Refuse what MindIE cannot do; ``deployment`` has the settings, ``nodes`` the hosts of one replica group."""
-    accelerated.check(deployment, nodes)
     _check_hardware(nodes)
     if deployment.get("llm_api_keys", 0):
         raise LlmError(

@@ -12,7 +12,7 @@ sgl-project/sglang:docs/basic_usage/deepseek_v3.md.
 from __future__ import annotations
 
 from ..errors import LlmError
-from . import accelerated, containers, vllm_serve
+from . import containers, vllm_serve
 from .vllm import WITHOUT_FP8, container, impossible, option, refuse_fp8, shape_fault, splits, thinks
 
 # The plan decides these, in every spelling that 0.5.23 takes.
@@ -53,7 +53,6 @@ SHM_BYTES_A_DEVICE = 4 * containers.GIB
 
 def check(deployment: dict, nodes: list[dict]) -> None:
     """Refuse settings that this engine does not have."""
-    accelerated.check(deployment, nodes)
     vllm_serve.refuse_owned(deployment.get("llm_engine_args", []), OWNED, OWNERS)
     if deployment.get("llm_api_keys", 0):
         # --api-key stands in the process list, and a key from --config is logged with all other settings at the start

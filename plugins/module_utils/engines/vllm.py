@@ -16,7 +16,7 @@ import math
 
 from ..catalog.models import MODELS
 from ..errors import LlmError
-from . import accelerated, containers, vllm_serve
+from . import containers, vllm_serve
 
 EXPERTS_SINCE = (0, 8, 3)  # --enable-expert-parallel
 DATA_PARALLEL_SINCE = (0, 9, 1)  # --data-parallel-size-local, -address, -rpc-port, -start-rank, --headless
@@ -76,16 +76,9 @@ _FP8_VARIABLES = ("VLLM_USE_FLASHINFER_MOE_FP8", "VLLM_USE_DEEP_GEMM", "VLLM_MOE
 
 def check(deployment: dict, nodes: list[dict]) -> None:
     """Refuse settings that this engine, or the chosen release of it, does not have."""
-    accelerated.check(deployment, nodes)
     arguments = deployment.get("llm_engine_args", [])
     vllm_serve.refuse_owned(arguments, OWNED)
-    if deployment.get("llm_api_keys", 0) > 1:
-        raise LlmError(
-            "vllm takes one API key",
-            wanted="one key in llm_api_keys",
-            found=f"{deployment['llm_api_keys']} keys",
-            remedy="give one key; several belong to a gateway in front of the engine",
-        )
+    vllm_serve.refuse_keys(deployment)
     version = deployment["llm_engine_version"]
     _check_executor(arguments, version, nodes, deployment.get("llm_parallel", {}))
     if release(version) >= WITHOUT_ENABLE_REASONING and option(arguments, ("--enable-reasoning",)) is not None:

@@ -175,13 +175,7 @@ def check(deployment: dict, nodes: list[dict]) -> None:
     version = deployment["llm_engine_version"]
     for node in nodes:
         _check_family(node, version)
-    if deployment.get("llm_api_keys", 0) > 1:
-        raise LlmError(
-            "vllm_ascend takes one API key",
-            wanted="one key in llm_api_keys",
-            found=f"{deployment['llm_api_keys']} keys",
-            remedy="give one key; several belong to a gateway in front of the engine",
-        )
+    vllm_serve.refuse_keys(deployment)
     arguments = deployment.get("llm_engine_args", [])
     vllm_serve.refuse_owned(arguments, OWNED)
     _check_config(arguments, version)

@@ -11,8 +11,8 @@ data parallelism for models without experts.
 from __future__ import annotations
 
 from ..errors import LlmError
+from ..planning.memory import kv_bytes_per_token
 from . import containers, vllm_serve
-from .memory import kv_bytes_per_token
 
 GIB = 1024**3
 # Smallest cache that vLLM's VLLM_CPU_KVCACHE_SPACE (whole GiB) can ask for.
@@ -33,13 +33,7 @@ def check(deployment: dict, nodes: list[dict]) -> None:
             found=f"{len(nodes)} hosts: " + ", ".join(node["host"] for node in nodes),
             remedy="put each host into a group replica_* of its own, or set llm_runtime and llm_image",
         )
-    if deployment.get("llm_api_keys", 0) > 1:
-        raise LlmError(
-            "vllm_cpu takes one API key",
-            wanted="one key in llm_api_keys",
-            found=f"{deployment['llm_api_keys']} keys",
-            remedy="give one key; several belong to a gateway in front of the engine",
-        )
+    vllm_serve.refuse_keys(deployment)
     vllm_serve.refuse_owned(deployment.get("llm_engine_args", []), OWNED)
 
 

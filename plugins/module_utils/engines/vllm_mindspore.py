@@ -124,13 +124,7 @@ if __name__ == "__main__":
 
 def check(deployment: dict, nodes: list[dict]) -> None:
     """Refuse settings that this engine does not have; ``nodes`` may be any hosts of one replica group."""
-    if deployment.get("llm_api_keys", 0) > 1:
-        raise LlmError(
-            "vllm_mindspore takes one API key",
-            wanted="one key in llm_api_keys",
-            found=f"{deployment['llm_api_keys']} keys on {', '.join(node['host'] for node in nodes)}",
-            remedy="give one key; several belong to a gateway in front of the engine",
-        )
+    vllm_serve.refuse_keys(deployment)
     arguments = deployment.get("llm_engine_args", [])
     if any(vllm_serve.owned_name(flag, frozenset({"--seed"})) for flag in arguments):
         raise LlmError(

@@ -43,6 +43,17 @@ OWNERS = {
 }
 
 
+def refuse_keys(deployment: dict) -> None:
+    """Refuse more API keys than the variable VLLM_API_KEY holds."""
+    if deployment.get("llm_api_keys", 0) > 1:
+        raise LlmError(
+            f"{deployment.get('llm_engine', 'the engine')} takes one API key",
+            wanted="one key in llm_api_keys",
+            found=f"{deployment['llm_api_keys']} keys",
+            remedy="give one key; several belong to a gateway in front of the engine",
+        )
+
+
 def refuse_owned(arguments: list[str], owned: frozenset[str] = OWNED, owners: dict[str, str] | None = None) -> None:
     """Refuse flags of llm_engine_args that the plan decides.
 

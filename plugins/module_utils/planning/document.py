@@ -18,7 +18,6 @@ from .. import communication, distribution, requirements, settings
 from ..catalog.models import MODELS
 from ..catalog.releases import RELEASES, newest
 from ..engines import vllm_cpu
-from ..engines.memory import kv_bytes_per_token
 from ..engines.registry import ENGINES
 from ..errors import LlmError
 from ..weights import lockfile
@@ -230,7 +229,7 @@ def _need(document: dict, model: dict, release: dict, made_of: dict, sizes: dict
     loads_mtp = getattr(ENGINES[engine["id"]], "loads_mtp", None)
     return memory.of_device(
         made_of,
-        kv_bytes_per_token(model),
+        memory.kv_bytes_per_token(model),
         document["serving"]["max_model_len"],
         sizes,
         devices,

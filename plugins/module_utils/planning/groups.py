@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 
+from .. import accelerators
 from ..catalog import hardware
-from ..engines import accelerated
 from ..errors import LlmError
 from ..peers.protocol import PROCESS_NAME
 from . import inquiry
@@ -97,8 +97,8 @@ def is_address(text: str) -> bool:
 def add_devices(node: dict, own: dict, facts: dict, release: dict) -> None:
     """Add to ``node`` its accelerators: how many, their ids, what they are, and their own addresses."""
     kind = release["accelerator"]
-    listed = accelerated.devices_of(facts, kind)
-    count = accelerated.wanted_devices(own, facts, release)
+    listed = accelerators.devices_of(facts, kind)
+    count = accelerators.wanted_devices(own, facts, release)
     names = sorted({str(device.get("name")) for device in listed})
     chip = names[0] if names else own.get("llm_accelerator", "")
     entry = hardware.chip(chip) or {}

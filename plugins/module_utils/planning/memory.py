@@ -25,6 +25,7 @@ GB = 1_000_000_000
 BITS_OF_PRECISION = {"float32": 32, "bfloat16": 16, "float16": 16, "fp8": 8, "int8": 8, "int4": 4}
 # Embeddings, the head, routers and norms stay in 16 bits in every published set (config.json: modules not converted).
 UNQUANTIZED_BITS = 16
+BYTES_OF_DTYPE = {"bfloat16": 2, "float16": 2, "float32": 4}
 MOST_NODES = 64  # a group larger than that is no replica any more
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -87,6 +88,15 @@ def parts(model: dict, weight_bytes: int, tensors: dict | None = None) -> dict:
     # What rounding leaves belongs to the rest, so that the parts add up.
     sizes["rest"] = weight_bytes - sizes["experts"] - sizes["mtp"]
     return {**sizes, **about, "source": "architecture and precision of the catalog"}
+
+
+def kv_bytes_per_token(model: dict) -> int:
+    """Return the KV cache of one token in bytes.
+
+    MLA keeps one compressed vector a token and layer: (kv_lora_rank + qk_rope_head_dim) elements.
+    """
+    shape = model["architecture"]
+    return shape["layers"] * (shape["kv_lora_rank"] + shape["qk_rope_head_dim"]) * BYTES_OF_DTYPE[model["dtype"]]
 
 
 def of_device(

@@ -40,6 +40,8 @@ START_RETRIES = 3
 FOLDER_MODE = 0o750
 LOG_BYTES = 50 * 1024 * 1024
 LOG_BACKUPS = 5
+# Of the supervisor, of the guard of a container's rank, and the folder that Ascend's libraries are told to log to.
+_OWN_LOGS = re.compile(r"(engine|supervisord)\.log(\.\d+)?|rank\.json(\.new)?|ascend")
 _EXITED = re.compile(r"(?:exited: engine \(|gave up: engine|spawnerr: )(.*)")
 
 _STARTER = '''\
@@ -259,7 +261,7 @@ class Service:
         """Delete what this class and the engine wrote, and folders that are empty then; return what is (to be) gone."""
         names = ["launch.json", "started.json", "start_engine.py", "supervisord.conf", "supervisord.pid", "work"]
         logs = os.listdir(self.path("logs")) if os.path.isdir(self.path("logs")) else []
-        names += [f"logs/{name}" for name in sorted(logs) if re.fullmatch(r"(engine|supervisord)\.log(\.\d+)?", name)]
+        names += [f"logs/{name}" for name in sorted(logs) if _OWN_LOGS.fullmatch(name)]
         gone = [self.path(name) for name in names if os.path.lexists(self.path(name))]
         if check:
             return gone

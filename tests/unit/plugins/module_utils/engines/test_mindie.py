@@ -87,14 +87,12 @@ def test_settings_that_mindie_can_serve_are_taken():
     [
         ({"llm_api_keys": 2}, nodes_for_check(), ["API keys", "2 keys", "gateway"]),
         ({"llm_engine_args": ["--config-file=/x"]}, nodes_for_check(), ["--config-file", "config.json"]),
-        ({"llm_runtime": "venv"}, nodes_for_check(), ["containers", "llm_runtime: venv"]),
         ({}, nodes_for_check(2, family="ascend_310p"), ["300I Duo", "a2-0, a2-1", "vllm_mindspore"]),
         ({}, nodes_for_check(1, family="ascend_310p"), ["ascend_310p on a2-0", "ascend_a2"]),
         ({}, nodes_for_check(1, family="ascend_a3"), ["ascend_a3 on a2-0"]),
         ({}, nodes_for_check(5), ["at most 4", "5 hosts", "a2-4"]),
         ({}, [{"host": "a2-0", "address": "2001:db8::1"}], ["a2-0", "IPv4", "2001:db8::1"]),
         ({}, [{"host": "a2-0", "address": "0.0.0.0"}], ["a2-0", "0.0.0.0"]),
-        ({}, [*nodes_for_check(1), *nodes_for_check(1)], ["same address", "192.0.2.10"]),
     ],
 )
 def test_what_mindie_cannot_do_is_refused(deployment, nodes, words):

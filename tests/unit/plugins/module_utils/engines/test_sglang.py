@@ -225,7 +225,6 @@ def test_own_parser_stands_in_place_of_the_default() -> None:
         ({"llm_engine_args": ["--nccl-init-addr", "a:1"]}, "--nccl-init-addr"),
         ({"llm_engine_args": ["--mem-fraction", "0.9"]}, "--mem-fraction-static"),
         ({"llm_api_keys": 1}, "gateway"),
-        ({"llm_runtime": "venv"}, "llm_runtime: docker"),
     ],
 )
 def test_settings_that_are_refused(own: dict, words: str) -> None:

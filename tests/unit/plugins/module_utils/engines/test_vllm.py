@@ -465,7 +465,6 @@ TWO = [NODE, {"host": "gpu1", "address": "10.0.0.2"}]
         ({"llm_engine_args": ["--headless"]}, "--headless"),
         ({"llm_engine_args": ["--enable-reasoning"]}, "does not know --enable-reasoning"),
         ({"llm_api_keys": 2}, "one key"),
-        ({"llm_runtime": "venv"}, "llm_runtime: docker"),
         ({"llm_engine_args": [vllm.EXECUTOR, "external_launcher"]}, "ray or mp"),
         ({"llm_engine_args": [vllm.EXECUTOR]}, "ray or mp"),
         ({"llm_engine_version": "0.11.0", "llm_engine_args": [vllm.EXECUTOR, "mp"]}, "wanted: ray"),

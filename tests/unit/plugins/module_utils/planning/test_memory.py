@@ -7,9 +7,9 @@ from __future__ import annotations
 import pytest
 from ansible_collections.baremetal.llm.plugins.module_utils.catalog import hardware
 from ansible_collections.baremetal.llm.plugins.module_utils.catalog.models import MODELS
-from ansible_collections.baremetal.llm.plugins.module_utils.engines.memory import kv_bytes_per_token
 from ansible_collections.baremetal.llm.plugins.module_utils.errors import LlmError
 from ansible_collections.baremetal.llm.plugins.module_utils.planning import memory
+from ansible_collections.baremetal.llm.plugins.module_utils.planning.memory import kv_bytes_per_token
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,10 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.baremetal.llm.tests.unit.plugins.module_utils.runtime.waiting import eventually
 
 GUARD = Path(__file__).resolve().parents[5] / "plugins" / "module_utils" / "runtime" / "rank_guard.py"
 # Old images bring Python 3.8; the guard can be tried on any.
@@ -40,16 +40,6 @@ for name, value in {times!r}.items():
 raise SystemExit(guard.main(sys.argv[2:]))
 """
 FOREVER = "sleep 600"
-
-
-def eventually(condition, seconds=60.0):
-    """Return what ``condition`` returns once it is true, or at last."""
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value or time.monotonic() >= end:
-            return value
-        time.sleep(0.05)
 
 
 def unused_port():

@@ -17,6 +17,7 @@ from ansible_collections.baremetal.llm.plugins.module_utils import readiness
 from ansible_collections.baremetal.llm.plugins.module_utils.runtime import processes
 from ansible_collections.baremetal.llm.plugins.module_utils.runtime.container import ContainerService, service_of
 from ansible_collections.baremetal.llm.plugins.module_utils.runtime.service import Service
+from ansible_collections.baremetal.llm.tests.unit.plugins.module_utils.runtime.waiting import eventually
 
 SERVE = f"""{sys.executable} -c '
 import http.server, sys
@@ -26,15 +27,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 ' """
-
-
-def eventually(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value or time.monotonic() >= end:
-            return value
-        time.sleep(0.05)
 
 
 def url(port):

@@ -19,20 +19,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.baremetal.llm.plugins.module_utils.runtime import rank_guard
+from ansible_collections.baremetal.llm.tests.unit.plugins.module_utils.runtime.waiting import eventually
 from hypothesis import given
 from hypothesis import strategies as st
 
 SOURCE = Path(rank_guard.__file__)
 KEY = "5a" * 32
-
-
-def eventually(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value or time.monotonic() >= end:
-            return value
-        time.sleep(0.05)
 
 
 def named(folder, name):

@@ -148,6 +148,16 @@ def test_remove_keeps_what_others_put_there(service):
     assert not os.path.exists(service.run_dir)
 
 
+def test_remove_deletes_what_a_container_has_left(tmp_path):
+    service = Service(str(tmp_path / "run"), "")
+    for name in ("work/cache/x", "logs/engine.log.2", "logs/rank.json", "logs/rank.json.new", "logs/ascend/plog/1.log"):
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x", encoding="utf-8")
+    service.remove()
+    assert not os.path.exists(service.run_dir)
+
+
 def test_a_supervisor_that_is_not_installed_is_told(tmp_path):
     service = Service(str(tmp_path / "run"), "/usr/bin/false")
     with pytest.raises(LlmError, match="supervisor of the engine could not be started"):
