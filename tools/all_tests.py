@@ -1,18 +1,30 @@
 # Copyright (c) 2026 The baremetal.llm authors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All tests, by cost, pytest last: its count closes the output. A failure stops nothing that comes after it."""
+"""All tests, pytest's integration tests last: their count closes the output. A failure stops nothing after it.
+
+What only reads files and the unit tests go beside molecule, which mostly waits for its hosts; the integration tests
+have the machine to themselves.
+"""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-import docs
-import lint
-import scenarios
 import system_packages
 from common import BIN, run, say
-from steps import Step, failed, run_all, summary
+from steps import Command, failed, run_beside, summary
+
+TOOLS = Path(__file__).resolve().parent
+LANES = (
+    (
+        Command("lint", (sys.executable, TOOLS / "lint.py")),
+        Command("docs", (sys.executable, TOOLS / "docs.py")),
+        Command("units", (BIN / "pytest", "tests/unit", "-n", "auto")),
+    ),
+    (Command("molecule", (sys.executable, TOOLS / "scenarios.py")),),
+)
 
 
 def main() -> int:
@@ -20,11 +32,11 @@ def main() -> int:
     for purpose in system_packages.PURPOSES:
         if purpose != "comparison":
             system_packages.main(purpose)
-    results = run_all("test", [Step("lint", lint.main), Step("docs", docs.main), Step("molecule", scenarios.main)])
-    say(summary("test, before pytest", results))
-    status = run(BIN / "pytest")
+    results = run_beside("test", LANES)
+    say(summary("test, before the integration tests", results))
+    status = run(BIN / "pytest", "tests/integration")
     if names := failed(results):
-        say(f"\nfailed before pytest: {', '.join(names)}")
+        say(f"\nfailed before the integration tests: {', '.join(names)}")
         return 1
     return status
 
