@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "integration"))
 
 from ansible_collections.baremetal.llm.plugins.module_utils.planning import document  # noqa: E402
-from family_bed import BIN, Rack  # noqa: E402
+from family_bed import BIN, Rack, Site  # noqa: E402
 
 FOLDER = ROOT / ".cache" / "benchmarks" / "launch"
 # Tasks of the stage itself: they note the time and write the report.
@@ -89,13 +89,15 @@ def run(command: list[str], **variables: str) -> str:
 
 def launch_tasks() -> dict:
     """Return the tasks that ran on each host while a replica of two was launched, and the steps of its plan."""
-    rack = Rack("blnch", "10.231.61.0/24", "a2_910b4_1", "ascend_w8a8", "standin:vllm_ascend:0.13.0")
+    rack = Rack("blnch", "10.231.61.0/24", {name: {"state": "a2_910b4_1"} for name in ("a2-1", "a2-2")})
     try:
         rack.up()
-        command = [str(BIN / "ansible-playbook"), "playbooks/deploy_ascend_w8a8.yml", "-i", f"{rack.dir}/inventory.yml"]
+        site = Site(rack, "ascend_w8a8", "standin:vllm_ascend:0.13.0")
+        site.publish()
+        command = [str(word) for word in site.command("playbooks/deploy_ascend_w8a8.yml")]
         told = json.loads(run(command, ANSIBLE_STDOUT_CALLBACK="ansible.posix.json"))
-        steps = rack.report("plan")["plan"]["steps"]
-        took = rack.report("launch")["seconds"]
+        steps = site.report("plan")["plan"]["steps"]
+        took = site.report("launch")["seconds"]
     finally:
         rack.down()
     counts: Counter[str] = Counter()

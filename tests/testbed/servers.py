@@ -40,8 +40,11 @@ ADDRESSES_A_HOST = 16
 # They survive a reboot. Only numbers: a file system of memory may be larger than the memory.
 DISKS = {"/data": "4T", "/var/lib/docker": "1T"}
 REAL = "real"
-# Devices of the driver as a whole. Every file below /dev becomes a device that answers like /dev/null.
-NVIDIA_FILES = ("/dev/nvidiactl", "/dev/nvidia-uvm")
+# Devices of the driver as a whole, and of RDMA. Every file below /dev becomes a device that answers like /dev/null.
+NVIDIA_FILES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+RDMA_FILES = ("/dev/infiniband/uverbs0", "/dev/infiniband/rdma_cm")
+# As `nvidia-ctk runtime configure --runtime=docker` leaves it.
+NVIDIA_RUNTIME = '{"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}\n'
 # What containers of Ascend engines mount of the host beside what emulators read; here it is there to be mounted.
 ASCEND_FILES = ("/usr/local/dcmi/libdcmi.so", "/usr/local/Ascend/driver/lib64/driver/libascend_hal.so")
 
@@ -89,18 +92,20 @@ def _files(one: dict, state: dict) -> dict:
         "/proc/meminfo": f"MemTotal: {total} kB\nMemFree: {total // 2} kB\nMemAvailable: {total * 9 // 10} kB\n"
         "SwapTotal: 0 kB\nSwapFree: 0 kB\n",
     }
-    if one.get("rdma", state["nvidia"] is not None):
+    rdma = one.get("rdma", state["nvidia"] is not None)
+    if rdma:
         files.update(_rdma())
     if one.get("docker", True) == REAL:
-        files.update(_mounted(state))
+        files.update(_mounted(state, rdma))
     return files
 
 
-def _mounted(state: dict) -> dict:
+def _mounted(state: dict, rdma: bool) -> dict:
     """What containers are given of a host and no emulator lays out."""
-    files = dict.fromkeys(ASCEND_FILES, "") if state["ascend"] is not None else {}
+    files = dict.fromkeys(ASCEND_FILES if state["ascend"] is not None else (), "")
+    files.update(dict.fromkeys(RDMA_FILES if rdma else (), ""))
     if state["nvidia"] is not None:
-        files.update(dict.fromkeys(NVIDIA_FILES, ""))
+        files.update({**dict.fromkeys(NVIDIA_FILES, ""), "/etc/docker/daemon.json": NVIDIA_RUNTIME})
         # The engine asks for it once, when it starts.
         with tempfile.TemporaryDirectory() as folder:
             install.hook(folder)

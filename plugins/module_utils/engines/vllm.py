@@ -443,21 +443,7 @@ def _as_chosen(group: dict, arguments: list[str]) -> tuple[dict, list[str]]:
     if form not in ("mp", "ray"):
         return group, arguments
     form = option(arguments, (EXECUTOR,)) or form
-    return dict(group, parallel=dict(group["parallel"], form=form)), _without(arguments, EXECUTOR)
-
-
-def _without(arguments: list[str], name: str) -> list[str]:
-    """Return ``arguments`` without the option ``name`` and its value."""
-    kept: list[str] = []
-    skip = False
-    for flag in arguments:
-        if skip:
-            skip = False
-        elif flag.startswith("-") and vllm_serve.owned_name(flag, frozenset({name})):
-            skip = "=" not in flag
-        else:
-            kept.append(flag)
-    return kept
+    return dict(group, parallel=dict(group["parallel"], form=form)), vllm_serve.without(arguments, frozenset({EXECUTOR}))
 
 
 def _plainness(found: dict[str, int], devices: list[int]) -> tuple:

@@ -27,6 +27,8 @@ OWNED = frozenset({
     "--uds", "--headless", "--nnodes", "-n", "--node-rank", "-r", "--master-addr", "--master-port",
     "--enable-expert-parallel", "-ep",
 })  # fmt: skip
+# Of the API alone: a rank without one ends over them (0.32.0: ValueError of --headless with --api-server-count).
+OF_API = frozenset({"--api-server-count", "-asc"})
 OWNERS = {
     "--max-model-len": "llm_max_model_len",
     "--max-num-seqs": "llm_max_num_seqs",
@@ -88,6 +90,20 @@ def owned_name(flag: str, owned: frozenset[str]) -> str:
     )
 
 
+def without(arguments: list[str], names: frozenset[str]) -> list[str]:
+    """Return ``arguments`` without the options ``names``, in whichever spelling, and their values, one each."""
+    kept: list[str] = []
+    skip = False
+    for flag in arguments:
+        if skip:
+            skip = False
+        elif flag.startswith("-") and owned_name(flag, names):
+            skip = "=" not in flag
+        else:
+            kept.append(flag)
+    return kept
+
+
 def value_of(arguments: list[str], name: str) -> str | None:
     """Return what ``arguments`` give the option ``name``: its value, empty for a bare switch, None where it is not."""
     for place, flag in enumerate(arguments):
@@ -124,7 +140,7 @@ def command(
         str(serving["max_num_seqs"]),
         *_FORMS[group["parallel"]["form"]](plan, group, node),
         *flags,
-        *serving["engine_args"],
+        *(serving["engine_args"] if has_api(group, node) else without(serving["engine_args"], OF_API)),
     ]
 
 

@@ -310,6 +310,8 @@ class Engine:
     """One rank's engine: environment scripts, commands before it, itself, and all that they leave.
 
     ``state`` is idle, starting, running or stopping. ``ended`` says how it ended by itself, empty when it did not.
+    ``meets`` says whether the other ranks find what they have to meet: the engine runs, or the first command before it
+    has ended, which starts Ray where a later one waits for all nodes to join it.
     """
 
     def __init__(self, settings: Settings, log: Log, clock=time.monotonic) -> None:
@@ -318,6 +320,7 @@ class Engine:
         self.clock = clock
         self.state = "idle"
         self.ended = ""
+        self.meets = False
         self.pid = 0
         self.started_epoch_s = 0.0
         self.log_from = 0
@@ -332,7 +335,7 @@ class Engine:
 
     def start(self) -> None:
         """Begin with the first stage; on_child() goes on with the next ones."""
-        self.state, self.ended = "starting", ""
+        self.state, self.ended, self.meets = "starting", "", False
         self.log.tail.clear()
         self.log_from = self.log.size()
         self._environment = dict(os.environ)
@@ -375,7 +378,7 @@ class Engine:
         # Reaped with everything else by the guard, so this object must not wait for it.
         process.returncode = 0
         if not self._stage:
-            self.state = "running"
+            self.state, self.meets = "running", True
             self.started_epoch_s = round(time.time(), 3)
 
     def _new_answer(self) -> int:
@@ -406,6 +409,8 @@ class Engine:
         elif not self._stage or status:
             self._end(self._label() + ending(status))
             return
+        else:
+            self.meets = True
         self._next()
 
     def _sourced(self) -> dict[str, str]:
@@ -822,7 +827,7 @@ class Head:
         engine = self.guard.engine
         if self.phase in ("starting", "running") and engine.ended:
             self._fail(0, engine.ended, list(self.guard.log.tail))
-        elif self.phase == "starting" and engine.state == "running":
+        elif self.phase == "starting" and engine.meets:
             self._start_others()
         # A rank that is gone is not waited for: it says itself when it is idle again.
         elif self.phase == "stopping" and engine.state == "idle" and all(each.idle for each in self.ranks.values()):
@@ -841,6 +846,8 @@ class Head:
         """Return waiting, starting, running, stopping or failed."""
         if self.phase == "waiting" and self.cause and self.clock() < self.not_before:
             return "failed"
+        if self.phase == "running" and self.guard.engine.state == "starting":
+            return "starting"
         return self.phase
 
     def missing(self) -> list[str]:

@@ -20,6 +20,7 @@ from . import inputs, peers, schema
 
 # A JSON file {prompt: answer}.
 ANSWERS_VARIABLE = "LLM_EMULATED_ANSWERS"
+ANSWERS_FILE = "emulated_answers.json"
 # Which MindIE this is taken for; without it the one that had this program first.
 VERSION_VARIABLE = "LLM_EMULATED_VERSION"
 VERSIONS = {"mindieservice_daemon": "2.0.T3.1", "mindie_llm_server": "3.0.0"}
@@ -137,11 +138,11 @@ def serve(config: dict, table: dict | None, stop: threading.Event) -> int:
 def business(config: dict, address: str, healthy: threading.Event, stop: threading.Event) -> threading.Thread:
     """Return what answers OpenAI's API; its port is taken at once."""
     port = config["ServerConfig"]["port"]
-    model = config["BackendConfig"]["ModelDeployConfig"]["ModelConfig"][0]["modelName"]
+    model = config["BackendConfig"]["ModelDeployConfig"]["ModelConfig"][0]
     taken = take(address, port)
     return threading.Thread(
         target=openai_server.serve,
-        args=(address, port, model, answers(), healthy.is_set, stop),
+        args=(address, port, model["modelName"], answers(model["modelWeightPath"]), healthy.is_set, stop),
         kwargs={"taken": taken},
         daemon=True,
     )
@@ -155,10 +156,10 @@ def take(address: str, port: int) -> socket.socket:
         raise schema.Refused(f"cannot listen on {address}:{port}: {error.strerror}") from error
 
 
-def answers() -> dict[str, str]:
-    """Return {prompt: answer} of the file that the environment names."""
-    path = os.environ.get(ANSWERS_VARIABLE, "")
-    if not path:
+def answers(weights: str) -> dict[str, str]:
+    """Return {prompt: answer} of the file that the environment names, or of that among the weights."""
+    path = os.environ.get(ANSWERS_VARIABLE) or os.path.join(weights, ANSWERS_FILE)
+    if not os.path.exists(path):
         return {}
     with open(path, encoding="utf-8") as stream:
         return json.load(stream)

@@ -68,6 +68,15 @@ def test_what_the_user_adds_comes_last():
 
 
 @pytest.mark.parametrize(
+    "arguments", [["--api-server-count", "2", "--x"], ["--api_server_count=2", "--x"], ["-asc", "2", "--x"]]
+)
+def test_what_is_the_apis_alone_goes_to_the_head_alone(arguments):
+    head, other = planned("data_parallel", arguments=arguments)
+    assert head[-len(arguments) :] == arguments
+    assert other[-3:] == ["--own", "1", "--x"]
+
+
+@pytest.mark.parametrize(
     ("flag", "owned"),
     [
         ("--port", "--port"),
