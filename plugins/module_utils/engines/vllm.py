@@ -443,7 +443,8 @@ def _as_chosen(group: dict, arguments: list[str]) -> tuple[dict, list[str]]:
     if form not in ("mp", "ray"):
         return group, arguments
     form = option(arguments, (EXECUTOR,)) or form
-    return dict(group, parallel=dict(group["parallel"], form=form)), vllm_serve.without(arguments, frozenset({EXECUTOR}))
+    rest = vllm_serve.without(arguments, frozenset({EXECUTOR}))
+    return dict(group, parallel=dict(group["parallel"], form=form)), rest
 
 
 def _plainness(found: dict[str, int], devices: list[int]) -> tuple:
