@@ -3,9 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All tests; a failure stops nothing after it.
 
-What only reads files, the unit tests and the tests of containers go beside molecule, which mostly waits for its hosts.
-The other integration tests measure time and links, and have the machine to themselves: they come last, and their count
-closes the output.
+Two lanes go beside each other: most of either waits for hosts and engines. What measures time and links has the machine
+to itself; it comes last, and its count closes the output.
 """
 
 from __future__ import annotations
@@ -19,15 +18,19 @@ from steps import Command, failed, run_beside, summary
 
 TOOLS = Path(__file__).resolve().parent
 INTEGRATION = "tests/integration"
+ENGINE = (f"{INTEGRATION}/test_deploy_local.py", f"{INTEGRATION}/test_real_parsers.py")
 CONTAINERS = (f"{INTEGRATION}/test_containers_bed.py", f"{INTEGRATION}/test_deploy_families.py")
 LANES = (
     (
         Command("lint", (sys.executable, TOOLS / "lint.py")),
         Command("docs", (sys.executable, TOOLS / "docs.py")),
         Command("units", (BIN / "pytest", "tests/unit", "-n", "auto")),
+        Command("engine", (BIN / "pytest", *ENGINE)),
+    ),
+    (
+        Command("molecule", (sys.executable, TOOLS / "scenarios.py")),
         Command("containers", (BIN / "pytest", *CONTAINERS)),
     ),
-    (Command("molecule", (sys.executable, TOOLS / "scenarios.py")),),
 )
 
 
@@ -38,7 +41,7 @@ def main() -> int:
             system_packages.main(purpose)
     results = run_beside("test", LANES)
     say(summary("test, before what is alone", results))
-    status = run(BIN / "pytest", INTEGRATION, *(f"--ignore={path}" for path in CONTAINERS))
+    status = run(BIN / "pytest", INTEGRATION, *(f"--ignore={path}" for path in (*ENGINE, *CONTAINERS)))
     if names := failed(results):
         say(f"\nfailed before: {', '.join(names)}")
         return 1

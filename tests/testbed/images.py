@@ -390,7 +390,7 @@ def _standin(engine: str, version: str, chip: str = "") -> tuple[dict[str, dict]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if engine == "mindie":
-            variables = {"LLM_EMULATED_ENGINE": f"{engine}:{version}", "LLM_EMULATED_CHIP": chip}
+            variables = {"LLM_EMULATED_VERSION": version}
             shutil.copytree(install.HERE, root / install.FOLDER, ignore=shutil.ignore_patterns("__pycache__"))
             for path, program in MINDIE.items():
                 target = root / path.lstrip("/")
