@@ -18,8 +18,8 @@ from steps import Command, failed, run_beside, summary
 
 TOOLS = Path(__file__).resolve().parent
 INTEGRATION = "tests/integration"
-ENGINE = (f"{INTEGRATION}/test_deploy_local.py", f"{INTEGRATION}/test_real_parsers.py")
-CONTAINERS = (f"{INTEGRATION}/test_containers_bed.py", f"{INTEGRATION}/test_deploy_families.py")
+ENGINE = tuple(f"{INTEGRATION}/test_{name}.py" for name in ("containers_bed", "deploy_local", "real_parsers"))
+FAMILIES = (f"{INTEGRATION}/test_deploy_families.py",)
 LANES = (
     (
         Command("lint", (sys.executable, TOOLS / "lint.py")),
@@ -29,7 +29,7 @@ LANES = (
     ),
     (
         Command("molecule", (sys.executable, TOOLS / "scenarios.py")),
-        Command("containers", (BIN / "pytest", *CONTAINERS)),
+        Command("families", (BIN / "pytest", *FAMILIES)),
     ),
 )
 
@@ -41,7 +41,7 @@ def main() -> int:
             system_packages.main(purpose)
     results = run_beside("test", LANES)
     say(summary("test, before what is alone", results))
-    status = run(BIN / "pytest", INTEGRATION, *(f"--ignore={path}" for path in (*ENGINE, *CONTAINERS)))
+    status = run(BIN / "pytest", INTEGRATION, *(f"--ignore={path}" for path in (*ENGINE, *FAMILIES)))
     if names := failed(results):
         say(f"\nfailed before: {', '.join(names)}")
         return 1
