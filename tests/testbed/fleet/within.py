@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from .errors import FleetError
@@ -22,22 +23,26 @@ def is_up(host: dict) -> bool:
     return host["started"] is not None and started(host["pid"]) == host["started"]
 
 
-def run_on(host: dict, argv: list[str], timeout: float = 60) -> subprocess.CompletedProcess:
-    """Run ``argv`` on ``host``, an entry of ``hosts()``; return what it did or raise FleetError when it cannot run."""
+def run_on(host: dict, argv: list[str], timeout: float = 60, feed: str = os.devnull) -> subprocess.CompletedProcess:
+    """Run ``argv`` on ``host``, an entry of ``hosts()``; return what it did or raise FleetError when it cannot run.
+
+    :param feed: a file of the machine that the command reads as its input; hosts do not see all folders
+    """
     if not is_up(host):
         raise FleetError(f"host {host['name']} is not up")
     # The user namespace is the machine's own, so --all, which would enter that too, is not used.
     entered = ["nsenter", "-t", str(host["pid"]), "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--", *argv]
     try:
-        return subprocess.run(
-            entered,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            env=ENVIRONMENT,
-            check=False,
-        )
+        with open(feed, "rb") as given:
+            return subprocess.run(
+                entered,
+                stdin=given,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                env=ENVIRONMENT,
+                check=False,
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FleetError(f"{argv[0]} cannot be run on {host['name']}: {error}") from error
